@@ -1,0 +1,111 @@
+"""Every way in which the host side refuses or fails, with the exit code that tells them apart.
+
+A class owns its exit code and its hint; a number is never reused for another meaning. Only
+`installer.cli` catches these and exits.
+"""
+
+from typing import ClassVar
+
+
+class InstallerError(Exception):
+    """Something was refused or failed; the message says what and where.
+
+    `hint` says what to do next. `detail` is further lines, such as the source line of a script.
+    """
+
+    exit_code: ClassVar[int] = 1
+    hint: ClassVar[str] = "This is a bug. Please report it with the log in /var/log/countersign/."
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class ConfigurationError(InstallerError):
+    """Policy or host file: missing, malformed, or writable by others."""
+
+    exit_code = 10
+    hint = "Correct the configuration in /etc/countersign, then install again."
+
+
+class SignatureError(InstallerError):
+    """A signature is bad, or the trusted ones do not reach what the policy requires."""
+
+    exit_code = 20
+    hint = "Obtain a package that carries the signatures which this host's policy requires."
+
+
+class MalformedError(InstallerError):
+    """The manifest or the bundle is not what a build writes."""
+
+    exit_code = 21
+    hint = "The package is damaged or was not built by countersign. Obtain it again."
+
+
+class DigestError(InstallerError):
+    """Content does not match the digest that was signed."""
+
+    exit_code = 22
+    hint = "The package was changed after it was signed. Obtain it again from its origin."
+
+
+class DowngradeError(InstallerError):
+    """The release is older than what this host or its database already has."""
+
+    exit_code = 24
+    hint = "Releases only go forward. To undo a change, build a new release that reverts it."
+
+
+class DatabaseUnavailableError(InstallerError):
+    """The database cannot be reached, or is not one that a release may be applied to."""
+
+    exit_code = 30
+    hint = "Make the database reachable as the host file names it, then install again."
+
+
+class LockedError(InstallerError):
+    """Another install, or another session, holds what this one needs."""
+
+    exit_code = 31
+    hint = "Nothing was changed. Install again when the other work is done."
+
+
+class PlanDivergedError(InstallerError):
+    """The ledger and the release disagree about what was applied."""
+
+    exit_code = 32
+    hint = (
+        "Released scripts are fixed. Build a release that agrees with the ledger; "
+        "`countersign-install history` shows what was applied."
+    )
+
+
+class ScriptFailedError(InstallerError):
+    """A script failed and the whole release was rolled back."""
+
+    exit_code = 33
+    hint = "Correct the script, build a new release and sign it."
+
+
+class OutcomeUnknownError(InstallerError):
+    """The connection was lost during COMMIT."""
+
+    exit_code = 34
+    hint = "Run `countersign-install recover`: it asks the database which side of COMMIT it is on."
+
+
+class ApplicationError(InstallerError):
+    """The application's tree differs from what was signed, or a patch does not apply."""
+
+    exit_code = 40
+    hint = (
+        "Restore the named files (the previous release's tree is kept beside it), "
+        "then install again."
+    )
+
+
+class NotSwitchedError(InstallerError):
+    """The database change is committed, the application was not switched."""
+
+    exit_code = 41
+    hint = "Run `countersign-install recover`: it finishes the switch."

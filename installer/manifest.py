@@ -1,0 +1,417 @@
+"""What a release contains, as its developers signed it.
+
+Opens no files. Parsing is strict: the bytes are UTF-8 JSON without a byte order mark, without
+duplicate keys, NaN or deep nesting; every key is known and present. Unknown keys are refused: one
+may carry a condition that this version cannot honour. The signed bytes are what is parsed; nothing
+is ever serialised again in order to verify it.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+from installer.errors import MalformedError
+from installer.tree import MODES, Digest, Entry, Tree, by_path, digest_of, tree_digest
+
+FORMAT = 1
+TYPE = "countersign-manifest"
+MAX_MANIFEST_SIZE = 64 * 1024 * 1024
+MAX_DEPTH = 16
+MAX_CONTENT_SIZE = 16 * 1024**3
+EMPTY = "empty"
+"""The starting point of a host that has no application yet."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A piece of content: what it is called, its digest, its size in bytes."""
+
+    name: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Script(Blob):
+    """An SQL script. Each run, `[runs[i], runs[i + 1])` in bytes, is one or more whole statements.
+
+    No runs: the script holds no statement.
+    """
+
+    runs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch(Blob):
+    """The application's diff from one released tree, called `name`, to this release's.
+
+    `before` has the entries of that tree which this release changes or removes, `added` the paths
+    which it has and that tree has not.
+    """
+
+    before: tuple[Entry, ...]
+    added: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the release was exported from. `revision` is a git commit, or an svn URL and revision.
+
+    `committed` is that revision's time, in seconds since 1970: the time of the packages built.
+    """
+
+    vcs: str
+    tag: str
+    revision: str
+    committed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The application's tree after the release, and the patches that lead to it."""
+
+    root: str
+    tree: Tree
+    patches: tuple[Patch, ...]
+
+    def tree_before(self, patch: Patch) -> Tree:
+        """The tree to which `patch` applies."""
+        touched = set(patch.added)
+        kept = {path: entry for path, entry in self.tree.items() if path not in touched}
+        return kept | by_path(patch.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A script that is allowed to sort before scripts already applied, and why."""
+
+    script: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The database's scripts in the order of the release, and those that verify the result."""
+
+    name: str
+    scripts: tuple[Script, ...]
+    verify: tuple[Script, ...]
+    accept: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The compressed stream of all blobs: its digest and size as compressed."""
+
+    compression: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One release. `digest` is that of the manifest's own bytes: the release's identity."""
+
+    digest: Digest
+    product: str
+    version: str
+    sequence: int
+    summary: str
+    source: Source
+    application: Application | None
+    database: Database | None
+    content: Content
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """All content, in the order in which the bundle carries it."""
+        patches = self.application.patches if self.application else ()
+        scripts = (*self.database.scripts, *self.database.verify) if self.database else ()
+        return (*patches, *scripts)
+
+    @property
+    def tree_digest(self) -> Digest | None:
+        """Digest of the application's tree after the release."""
+        return tree_digest(self.application.tree) if self.application else None
+
+    @property
+    def title(self) -> str:
+        """Product and version, as messages name the release."""
+        return f"{self.product} {self.version}"
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """The release that `raw` describes.
+
+    Raises:
+        MalformedError: `raw` is not a manifest of a format that this version knows.
+    """
+    top = _Fields(load_json(raw, "manifest.json"), "manifest.json")
+    if top.text("type") != TYPE or top.integer("format", 1, 1_000_000) != FORMAT:
+        top.refuse(f"not a {TYPE} of format {FORMAT}; a newer countersign-installer may know it")
+    release, source = top.table("release"), top.table("source")
+    application, database = top.optional("application"), top.optional("database")
+    manifest = Manifest(
+        digest=digest_of(raw),
+        product=release.matching("name", PRODUCT),
+        version=release.matching("version", VERSION),
+        sequence=release.integer("sequence", 1, 2**53),
+        summary=release.line("summary"),
+        source=Source(
+            vcs=source.matching("vcs", re.compile(r"git|svn|tree")),
+            tag=source.line("tag"),
+            revision=source.line("revision"),
+            committed=source.integer("committed", 0, 2**40),
+        ),
+        application=_application(application) if application else None,
+        database=_database(database) if database else None,
+        content=_content(top.table("content")),
+    )
+    for fields in (release, source, top):
+        fields.require_all_read()
+    if not (application or database):
+        top.refuse("neither an application nor a database")
+    return manifest
+
+
+def load_json(raw: bytes, name: str) -> dict[str, Any]:
+    """A JSON object, refusing what `json.loads` lets pass: duplicate keys, NaN, surrogates, depth.
+
+    Raises:
+        MalformedError: `raw` is too large, not such an object, or not strict JSON.
+    """
+    if len(raw) > MAX_MANIFEST_SIZE:
+        raise MalformedError(f"{name}: larger than {MAX_MANIFEST_SIZE} bytes")
+    if _depth(raw) > MAX_DEPTH:
+        raise MalformedError(f"{name}: nested deeper than {MAX_DEPTH}")
+    try:
+        value = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_number,
+            parse_float=_refuse_number,
+            parse_int=_integer,
+        )
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8 form
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"{name}: not strict JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise MalformedError(f"{name}: not a JSON object")
+    return value
+
+
+def require_relative_path(path: str, where: str) -> str:
+    """`path`, if it is a plain relative path that stays below the folder it is relative to.
+
+    Raises:
+        MalformedError: it is absolute, leads out, or holds a control character or empty part.
+    """
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or any(map(_is_control, path)):
+        raise MalformedError(f"{where}: {path!r} is not a plain relative path")
+    return path
+
+
+PRODUCT = re.compile(r"[a-z][a-z0-9-]{0,63}")
+VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}")
+_DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+_ROOT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._+-]*){2,16}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class _Fields:
+    """The keys of one JSON object, each read once, by type; what was not read is refused."""
+
+    def __init__(self, value: object, where: str) -> None:
+        self.where = where
+        if not isinstance(value, dict):
+            self.refuse("not an object")
+        self._unread = dict(value)
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise MalformedError(f"{self.where}: {reason}")
+
+    def _take(self, key: str, kind: type[T]) -> T:
+        if key not in self._unread:
+            self.refuse(f"{key} is missing")
+        value = self._unread.pop(key)
+        if type(value) is not kind:  # not isinstance: True is an int
+            self.refuse(f"{key} is not of type {kind.__name__}")
+        return cast("T", value)
+
+    def text(self, key: str) -> str:
+        return self._take(key, str)
+
+    def line(self, key: str) -> str:
+        value = self.text(key)
+        if not value.strip() or any(map(_is_control, value)):
+            self.refuse(f"{key} is not one line of text")
+        return value
+
+    def matching(self, key: str, pattern: re.Pattern[str]) -> str:
+        value = self.text(key)
+        if not pattern.fullmatch(value):
+            self.refuse(f"{key} is {value!r}, which does not match {pattern.pattern}")
+        return value
+
+    def digest(self, key: str) -> Digest:
+        return Digest(self.matching(key, _DIGEST))
+
+    def integer(self, key: str, least: int, most: int) -> int:
+        value = self._take(key, int)
+        if not least <= value <= most:
+            self.refuse(f"{key} is {value}, outside {least}..{most}")
+        return value
+
+    def table(self, key: str) -> "_Fields":
+        return _Fields(self._take(key, dict), f"{self.where}: {key}")
+
+    def optional(self, key: str) -> "_Fields | None":
+        if self._unread.get(key, 0) is None:
+            del self._unread[key]
+            return None
+        return self.table(key)
+
+    def each(self, key: str, read: "Callable[[_Fields], T]") -> tuple[T, ...]:
+        found = []
+        for number, item in enumerate(self._take(key, list)):
+            fields = _Fields(item, f"{self.where}: {key}[{number}]")
+            found.append(read(fields))
+            fields.require_all_read()
+        return tuple(found)
+
+    def sequence(self, key: str, kind: type[T]) -> tuple[T, ...]:
+        values = self._take(key, list)
+        if any(type(value) is not kind for value in values):
+            self.refuse(f"{key} holds something that is not of type {kind.__name__}")
+        return tuple(values)
+
+    def path(self, key: str) -> str:
+        return require_relative_path(self.text(key), f"{self.where}: {key}")
+
+    def require_all_read(self) -> None:
+        if self._unread:
+            self.refuse(f"unknown key {sorted(self._unread)[0]!r}")
+
+
+def _application(fields: _Fields) -> Application:
+    tree = fields.each("tree", _entry)
+    application = Application(
+        root=fields.matching("root", _ROOT),
+        tree=by_path(tree),
+        patches=fields.each("patches", _patch),
+    )
+    fields.require_all_read()
+    _require_tree([entry.path for entry in tree], fields)
+    _require_distinct([patch.name for patch in application.patches], fields)
+    for patch in application.patches:
+        if not set(patch.added) <= application.tree.keys():
+            fields.refuse(f"the patch from {patch.name} adds what the tree does not have")
+        _require_tree([entry.path for entry in patch.before], fields)
+        _require_tree(list(application.tree_before(patch)), fields)
+    return application
+
+
+def _entry(fields: _Fields) -> Entry:
+    mode = fields.text("mode")
+    if mode not in MODES:
+        fields.refuse(f"mode {mode!r} is none of {', '.join(sorted(MODES))}")
+    size = fields.integer("size", 0, MAX_CONTENT_SIZE)
+    return Entry(fields.path("path"), mode, size, fields.digest("digest"))
+
+
+def _patch(fields: _Fields) -> Patch:
+    return Patch(
+        name=fields.line("from"),
+        digest=fields.digest("digest"),
+        size=fields.integer("size", 0, MAX_CONTENT_SIZE),
+        before=fields.each("before", _entry),
+        added=fields.sequence("added", str),
+    )
+
+
+def _database(fields: _Fields) -> Database:
+    database = Database(
+        name=fields.matching("name", _DATABASE),
+        scripts=fields.each("scripts", _script),
+        verify=fields.each("verify", _script),
+        accept=fields.each("accept", lambda f: Accepted(f.path("script"), f.line("reason"))),
+    )
+    fields.require_all_read()
+    _require_tree([s.name for s in (*database.scripts, *database.verify)], fields)
+    if unknown := {a.script for a in database.accept} - {s.name for s in database.scripts}:
+        fields.refuse(f"accept names {min(unknown)}, which is no script of this release")
+    return database
+
+
+def _script(fields: _Fields) -> Script:
+    name, digest = fields.path("name"), fields.digest("digest")
+    size, runs = fields.integer("size", 0, MAX_CONTENT_SIZE), fields.sequence("runs", int)
+    if runs and not (list(runs) == sorted(set(runs)) and runs[0] >= 0 and runs[-1] < size):
+        fields.refuse("runs are not rising offsets within the script")
+    return Script(name, digest, size, runs)
+
+
+def _content(fields: _Fields) -> Content:
+    content = Content(
+        compression=fields.matching("compression", re.compile("xz")),
+        digest=fields.digest("digest"),
+        size=fields.integer("size", 0, MAX_CONTENT_SIZE),
+    )
+    fields.require_all_read()
+    return content
+
+
+def _require_tree(paths: list[str], fields: _Fields) -> None:
+    """Refuse names that some file system holds for the same, and a file that is also a folder."""
+    folded: dict[str, str] = {}
+    for path in paths:
+        form = unicodedata.normalize("NFC", path).casefold()
+        if form in folded:
+            fields.refuse(f"{folded[form]!r} and {path!r} differ at most in case or Unicode form")
+        folded[form] = path
+    folders = {path[:i] for path in paths for i, char in enumerate(path) if char == "/"}
+    if both := folders.intersection(paths):
+        fields.refuse(f"{min(both)!r} is both a file and a folder")
+
+
+def _require_distinct(names: list[str], fields: _Fields) -> None:
+    if len(set(names)) != len(names):
+        fields.refuse("two patches start from the same release")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text[:40]} is not an integer")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("an integer has more than 20 digits")
+    return int(text)
+
+
+def _depth(raw: bytes) -> int:
+    """The deepest nesting of brackets outside strings; cheap, and before any recursion."""
+    depth = deepest = 0
+    for bracket in re.sub(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', b"", raw):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
+
+

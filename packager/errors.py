@@ -1,0 +1,60 @@
+"""Every way in which the build side refuses or fails, with its exit code.
+
+The numbers 50 to 59 belong to the build side; `installer.errors` has the others. Only
+`packager.cli` catches these and exits.
+"""
+
+from typing import ClassVar
+
+
+class PackagerError(Exception):
+    """Something was refused or failed; the message says what and where, the hint what to do next."""
+
+    exit_code: ClassVar[int] = 1
+    hint: ClassVar[str] = "This is a bug. Please report it."
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class ProjectError(PackagerError):
+    """`release.toml` or the repository is not what a release can be made of."""
+
+    exit_code = 50
+    hint = "Correct release.toml; docs/reference/release-toml.md describes every key."
+
+
+class PlanError(PackagerError):
+    """The scripts have no single order, or released ones were changed."""
+
+    exit_code = 51
+    hint = "Give every script one place in the order, and leave released scripts as they were."
+
+
+class SqlError(PackagerError):
+    """A script is not SQL that PostgreSQL's own parser accepts."""
+
+    exit_code = 52
+    hint = "Correct the script in the repository and tag the release again."
+
+
+class SigningError(PackagerError):
+    """gpg made no signature, or a signature does not verify."""
+
+    exit_code = 53
+    hint = "`gpg --list-secret-keys` shows the keys that can sign; choose one with --key."
+
+
+class ToolError(PackagerError):
+    """A tool (git, svn, rpmbuild, rpmsign, gpg) is missing or failed."""
+
+    exit_code = 54
+    hint = "The tool's own words are above. `make setup` installs what a build needs."
+
+
+class OutputError(PackagerError):
+    """The package could not be written, or does not read back as it was meant."""
+
+    exit_code = 55
+    hint = "Nothing was left behind. Correct the cause and build again."
