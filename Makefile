@@ -1,0 +1,79 @@
+# Every target does the set-up it needs: make test, alone on a fresh machine, is enough.
+# Variables: RELEASE=path/to/release.toml (rpm), ARGS='more arguments' (test, test-unit, bench),
+# PYTHON=/path/to/python3 (the Python that .venv is made with).
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+PYTHON_IN_VENV := .venv/bin/python
+PYTEST := $(PYTHON_IN_VENV) -m pytest
+SHELL_SCRIPT_FOLDERS := .ci $(wildcard benchmarks examples tests)
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do \
+	    printf '  make %-14s %s\n' "$$target" "$$text"; done
+
+.PHONY: setup
+setup: ## Install what is missing: system packages (root or sudo) and .venv
+	@.ci/setup
+
+.PHONY: demo
+demo: setup ## Build, sign, install and upgrade an example product on two test hosts
+	@examples/demo
+
+.PHONY: rpm
+rpm: setup ## Build the signed RPM of RELEASE=path/to/release.toml (default: the example) in dist/
+ifdef RELEASE
+	.venv/bin/countersign check "$(RELEASE)"
+	.venv/bin/countersign manifest "$(RELEASE)"
+	.venv/bin/countersign sign "$(RELEASE)"
+	.venv/bin/countersign build "$(RELEASE)"
+else
+	examples/build-example
+endif
+
+.PHONY: installer-rpm
+installer-rpm: setup ## Build the RPM of countersign-install, for the hosts, in dist/
+	$(PYTHON_IN_VENV) -m packager.installer_package --output dist
+
+.PHONY: test
+test: setup ## Run all tests: unit, integration (private PostgreSQL), acceptance (test hosts)
+	$(PYTEST) $(ARGS)
+
+.PHONY: test-unit
+test-unit: setup ## Run the tests that need no database, no tools and no root
+	$(PYTEST) -m "not integration and not acceptance" $(ARGS)
+
+.PHONY: coverage
+coverage: setup ## Run all tests and report the branches that none of them took
+	$(PYTEST) --cov --cov-report=term-missing $(ARGS)
+
+.PHONY: check
+check: setup ## Check style, types, the import contracts and the shell scripts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	find $(SHELL_SCRIPT_FOLDERS) -type f \
+	    -exec awk 'FNR == 1 && /^#!.*sh$$/ { print FILENAME }' {} + | xargs -r -d '\n' shellcheck
+
+.PHONY: bench
+bench: setup ## Time installing and building beside psql, rpmbuild and tar
+	$(PYTHON_IN_VENV) -m benchmarks $(ARGS)
+
+.PHONY: fresh
+fresh: ## Run make demo and make test, each in a bare Debian of its own (root; takes long)
+	@.ci/setup debootstrap
+	tests/fresh.sh
+
+.PHONY: lock
+lock: ## Write the lock files anew from pyproject.toml (ARGS=--upgrade: newest versions)
+	.ci/lock $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what the other targets made, apart from .venv
+	rm -rf build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis \
+	    .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
