@@ -212,15 +212,15 @@ def require_relative_path(path: str, where: str) -> str:
         MalformedError: it is absolute, leads out, or holds a control character or empty part.
     """
     parts = path.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or any(map(_is_control, path)):
+    if any(part in {"", ".", ".."} for part in parts) or any(map(is_control, path)):
         raise MalformedError(f"{where}: {path!r} is not a plain relative path")
     return path
 
 
 PRODUCT = re.compile(r"[a-z][a-z0-9-]{0,63}")
 VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}")
-_DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
-_ROOT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._+-]*){2,16}")
+DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+ROOT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._+-]*){2,16}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -249,7 +249,7 @@ class _Fields:
 
     def line(self, key: str) -> str:
         value = self.text(key)
-        if not value.strip() or any(map(_is_control, value)):
+        if not value.strip() or any(map(is_control, value)):
             self.refuse(f"{key} is not one line of text")
         return value
 
@@ -302,7 +302,7 @@ class _Fields:
 def _application(fields: _Fields) -> Application:
     tree = fields.each("tree", _entry)
     application = Application(
-        root=fields.matching("root", _ROOT),
+        root=fields.matching("root", ROOT),
         tree=by_path(tree),
         patches=fields.each("patches", _patch),
     )
@@ -337,7 +337,7 @@ def _patch(fields: _Fields) -> Patch:
 
 def _database(fields: _Fields) -> Database:
     database = Database(
-        name=fields.matching("name", _DATABASE),
+        name=fields.matching("name", DATABASE),
         scripts=fields.each("scripts", _script),
         verify=fields.each("verify", _script),
         accept=fields.each("accept", lambda f: Accepted(f.path("script"), f.line("reason"))),
@@ -411,7 +411,8 @@ def _depth(raw: bytes) -> int:
     return deepest
 
 
-def _is_control(char: str) -> bool:
+def is_control(char: str) -> bool:
+    """Whether `char` ends a line, steers a terminal, or is half a character."""
     return unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
 
 

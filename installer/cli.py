@@ -1,0 +1,259 @@
+"""The command `countersign-install`: parse, call, print. The only place that exits."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from installer import __version__
+from installer import machine as host
+from installer.errors import InstallerError
+from installer.machine import Machine, load_machine
+from installer.packages import read_release
+from installer.report import Report
+
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PGSERVICEFILE": f"{host.CONFIGURATION}/pg_service.conf",
+    "PGPASSFILE": f"{host.CONFIGURATION}/pgpass",
+}
+"""All that the installer and the tools it runs see of an environment."""
+
+PASSED_ON = ("TERM", "NO_COLOR", "_COUNTERSIGN_INSTALL_COMPLETE", "COMP_WORDS", "COMP_CWORD")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One call of the command."""
+
+    json: bool
+    machine: Callable[[], Machine]
+    report: Report
+
+    def show(self, lines: list[str], **facts: object) -> None:
+        """Print facts as JSON, or lines for people."""
+        click.echo(json.dumps(facts, indent=2, default=str) if self.json else "\n".join(lines))
+
+
+PACKAGE = click.argument("package", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="countersign-install")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and no progress.")
+@click.pass_context
+def cli(context: click.Context, *, as_json: bool) -> None:
+    """Verify and install countersigned releases on this host.
+
+    The host is configured in /etc/countersign: policy.toml and keyring.pgp say whose signatures
+    count, host.toml names the databases and applications. The log is in /var/log/countersign.
+    """
+    context.obj = Session(as_json, load_machine, Report(host.LOGS, quiet=as_json))
+
+
+@cli.command()
+@PACKAGE
+@click.pass_obj
+def verify(session: Session, package: Path) -> None:
+    """Check who signed a release, and all of its content. Touches nothing."""
+    from installer.install import verify as verify_bundle
+
+    bundle = read_release(package)
+    release = verify_bundle(bundle, session.machine())
+    content = bundle.open_content(release.manifest)
+    for blob in release.manifest.blobs:
+        content.read(blob)
+    signers = [asdict(signer) for signer in release.signers]
+    lines = [f"{release.manifest.title}: verified", f"  manifest {release.manifest.digest}"]
+    lines += [f"  signed by {s.name} ({s.role}) {s.fingerprint}" for s in release.signers]
+    session.show(
+        lines,
+        product=release.manifest.product,
+        version=release.manifest.version,
+        manifest=release.manifest.digest,
+        signers=signers,
+    )
+
+
+@cli.command()
+@click.argument("package", required=False, type=click.Path(exists=True, path_type=Path))
+@click.pass_obj
+def check(session: Session, package: Path | None) -> None:
+    """Check this host, and what installing PACKAGE would do. Touches nothing."""
+    from installer.check import check_host, check_release
+
+    machine = session.machine()
+    found = check_host(machine)
+    if package:
+        found += check_release(read_release(package), machine)
+    session.show(found, checks=found)
+
+
+@cli.command()
+@PACKAGE
+@click.pass_obj
+def apply(session: Session, package: Path) -> None:
+    """Install a release without a package manager; rpm and dnf do the same with the package."""
+    from installer.install import install
+
+    _require_root()
+    outcome = install(read_release(package), str(package), session.machine(), session.report)
+    session.show([f"{outcome.product} {outcome.version}: {outcome.result}"], **asdict(outcome))
+
+
+@cli.command()
+@PACKAGE
+@click.option("--tree", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Where the application is now; it is copied, and left as it is.")
+@click.option("--reason", required=True, help="Why it is known to be at this release.")
+@click.pass_obj
+def adopt(session: Session, package: Path, tree: Path | None, reason: str) -> None:
+    """Take an existing database and application under control, at the release in PACKAGE.
+
+    No script is run. The ledger records each as adopted, with the reason; the application's tree
+    must be the release's, file for file.
+    """
+    from installer.install import adopt as adopt_release
+
+    _require_root()
+    outcome = adopt_release(read_release(package), tree, reason, session.machine(), session.report)
+    session.show([f"{outcome.product} {outcome.version}: {outcome.result}"], **asdict(outcome))
+
+
+@cli.command()
+@click.argument("product", required=False)
+@click.pass_obj
+def recover(session: Session, product: str | None) -> None:
+    """Finish, or take back, an install that was cut short: as the database says."""
+    from installer.install import recover as recover_product
+    from installer.state import products
+
+    _require_root()
+    machine = session.machine()
+    names = [product] if product else products(machine.state)
+    outcomes = [recover_product(name, machine, session.report) for name in names]
+    found = [outcome for outcome in outcomes if outcome]
+    lines = [f"{o.product} {o.version}: {o.result}" for o in found] or ["nothing to recover"]
+    session.show(lines, recovered=[asdict(outcome) for outcome in found])
+
+
+@cli.command()
+@click.argument("product", required=False)
+@click.pass_obj
+def status(session: Session, product: str | None) -> None:
+    """Compare ledger, application tree and package database. Exits 0 only where they agree."""
+    from installer.state import products
+    from installer.status import status as status_of
+
+    machine = session.machine()
+    found = [status_of(name, machine) for name in ([product] if product else products(machine.state))]
+    lines, facts = [], []
+    for item in found:
+        lines += [f"{item.product}: installed {item.installed}, package {item.package}, "
+                  f"ledger {item.ledger}, application {item.application}"]
+        lines += [f"  problem: {problem}\n{problem.detail}".rstrip() for problem in item.problems]
+        facts.append(asdict(item) | {"problems": [_as_facts(problem) for problem in item.problems]})
+    session.show(lines or ["no release was installed on this host"], products=facts)
+    sys.exit(next((problem.exit_code for item in found for problem in item.problems), 0))
+
+
+@cli.command()
+@click.argument("product", required=False)
+@click.option("--database", help="The database, as host.toml names it; default: all.")
+@click.pass_obj
+def history(session: Session, product: str | None, database: str | None) -> None:
+    """Print the ledger: what was applied, when, from which release, signed by whom."""
+    from installer.database import connect
+
+    machine = session.machine()
+    names = [database] if database else list(machine.host.databases)
+    rows: list[dict[str, object]] = []
+    for name in names:
+        with connect(machine.host.database(name), "history") as connection:
+            rows += [{"database": name} | row for row in connection.history(product)]
+    session.show([_as_line(row) for row in rows] or ["the ledger is empty"], ledger=rows)
+
+
+@cli.command("rpm-pre", hidden=True)
+@click.argument("nevra")
+@click.argument("body", type=click.Path(path_type=Path))
+@click.argument("count", required=False)
+@click.pass_obj
+def rpm_pre(session: Session, nevra: str, body: Path, count: str | None) -> None:
+    """Install the release whose package rpm is about to install (%pre)."""
+    from installer.scriptlet import rpm_pre as install_body
+
+    del count  # 1 or 2: rpm gives 2 for an upgrade, a downgrade and a reinstall alike
+    outcome = install_body(nevra, body, session.machine(), session.report)
+    session.report.step(f"{outcome.product} {outcome.version}: {outcome.result}")
+
+
+@cli.command("rpm-verify", hidden=True)
+@click.argument("product")
+@click.argument("body", required=False)
+@click.argument("count", required=False)
+@click.pass_context
+def rpm_verify(context: click.Context, product: str, body: str | None, count: str | None) -> None:
+    """Compare what is installed (%verifyscript)."""
+    del body, count
+    context.invoke(status, product=product)
+
+
+def main() -> NoReturn:
+    """Run the command in a clean environment, and turn errors into messages and exit codes."""
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT | kept)
+    os.umask(0o077)
+    try:
+        cli.main(prog_name="countersign-install", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except InstallerError as error:
+        _explain(error)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _explain(error: InstallerError) -> None:
+    """Say what went wrong, where, what state things are in, and what to do next."""
+    Report(host.LOGS, quiet=True).failure(error)
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": _as_facts(error)}, indent=2))
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(str(error), err=True)
+    for text in (error.detail, error.state, error.hint):
+        if text:
+            click.echo(text, err=True)
+
+
+def _as_facts(error: InstallerError) -> dict[str, object]:
+    return {
+        "exit_code": error.exit_code,
+        "message": str(error),
+        "detail": error.detail,
+        "state": error.state,
+        "hint": error.hint,
+    }
+
+
+def _as_line(row: dict[str, object]) -> str:
+    what = row["script"] or row["detail"] or ""
+    return (f"{row['at']:%Y-%m-%d %H:%M:%SZ} {row['event']:<16} {row['product']} {row['version']}"
+            f" {what} [{row['host']}, {row['package']}]").rstrip()
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise click.UsageError("this command changes the host: run it as root")

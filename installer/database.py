@@ -1,0 +1,440 @@
+"""The database: one connection, one transaction, and the ledger inside it.
+
+The only module that imports psycopg. Rules that it keeps:
+
+- One release is one transaction. Each script runs inside `pg_temp.run_script`, a function, so that
+  the server itself refuses COMMIT, ROLLBACK and SAVEPOINT. The function is SECURITY DEFINER and
+  belongs to the owner role, so that the server also refuses SET ROLE and SET SESSION AUTHORIZATION:
+  a script cannot become the login role, which owns the ledger.
+- Between scripts the session is as it was at the start: settings, temporary objects, prepared
+  statements. Settings of ours are start-up options, to which RESET ALL returns.
+- A lock is polled for, never queued for: a waiting lock deadlocks with CREATE INDEX CONCURRENTLY.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+
+from installer.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    InstallerError,
+    LockedError,
+    OutcomeUnknownError,
+    ScriptFailedError,
+)
+from installer.excerpt import excerpt
+from installer.host_file import DatabaseTarget
+from installer.manifest import Script
+from installer.tree import Digest
+
+ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time in a database
+POLL_INTERVAL = 0.05
+MAX_CALL_SIZE = 64 * 1024
+"""Bytes of SQL that go to the server in one call; a longer run goes alone."""
+
+PREPARE_SCRIPT = """
+RESET ALL; DEALLOCATE ALL; DISCARD TEMP; SET ROLE {owner};
+CREATE FUNCTION pg_temp.run_script(runs text[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER AS $run_script$
+DECLARE
+    total bigint := 0;
+    processed bigint;
+BEGIN
+    FOR i IN 1 .. cardinality(runs) LOOP
+        EXECUTE '/*run ' || i || '*/' || runs[i];
+        GET DIAGNOSTICS processed = ROW_COUNT;
+        total := total + processed;
+    END LOOP;
+    RETURN total;
+END $run_script$;
+RESET ROLE
+"""
+RUN_SCRIPT = "SELECT pg_temp.run_script(%s::text[]), pg_catalog.pg_current_xact_id()::text"
+_MARK = re.compile(r"/\*run (\d+)\*/")
+_REFUSED_BY_PLPGSQL = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:begin|start|commit|end|rollback|abort|savepoint|release|"
+    r"prepare\s+transaction|copy)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What every row of the ledger says about where a change comes from."""
+
+    product: str
+    version: str
+    sequence: int
+    manifest: Digest
+    signers: tuple[str, ...]
+    environment: str
+    host: str
+    package: str
+    installer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """What the ledger says of one product: scripts that stand, and the newest release."""
+
+    applied: Mapping[str, Digest]
+    releases: frozenset[Digest] = frozenset()
+    version: str | None = None
+    sequence: int | None = None
+    manifest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRun:
+    """How one script went."""
+
+    script: str
+    script_digest: Digest
+    milliseconds: int
+    rows: int
+
+
+@contextmanager
+def connect(target: DatabaseTarget, label: str) -> Iterator["Database"]:
+    """Connect as the host file says; `label` is the application name that others see.
+
+    Raises:
+        DatabaseUnavailableError: no connection, a standby, or a pooler in between.
+        ConfigurationError: the roles give a script more than it should have.
+    """
+    try:
+        connection = psycopg.connect(
+            target.connection,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=f"countersign {label}",
+            client_encoding="UTF8",
+            connect_timeout=10,
+            options=_startup_options(target),
+        )
+    except psycopg.Error as error:
+        words = str(error).strip()
+        raise DatabaseUnavailableError(f"cannot connect to database {target.name}: {words}") from None
+    with connection:
+        database = Database(connection, target)
+        database.require_suitable()
+        yield database
+
+
+class Database:
+    """An open connection to a database that releases may be applied to."""
+
+    def __init__(self, connection: psycopg.Connection, target: DatabaseTarget) -> None:
+        self._connection = connection
+        self._target = target
+
+    def require_suitable(self) -> None:
+        """Refuse a pooler, a standby, and roles that let a script reach the ledger."""
+        with _server_words(DatabaseUnavailableError, f"database {self._target.name}"):
+            row = self._connection.execute(_SUITABLE, {"owner": self._target.owner}).fetchone()
+        assert row is not None
+        pid, standby, exists, superuser, member, reverse, login = row
+        name, owner = self._target.name, self._target.owner
+        if pid != self._connection.info.backend_pid:
+            raise DatabaseUnavailableError(f"database {name}: a connection pooler is in between")
+        if standby:
+            raise DatabaseUnavailableError(f"database {name}: the server is a standby")
+        if not exists:
+            raise ConfigurationError(f"database {name}: its owner role {owner} does not exist")
+        if superuser or reverse or owner == login:
+            raise ConfigurationError(
+                f"database {name}: its owner role {owner} could change the ledger: it is a "
+                f"superuser, or it is or may become the login role {login}"
+            )
+        if not member:
+            raise ConfigurationError(
+                f"database {name}: the login role {login} is no member of {owner}; "
+                f"run: GRANT {owner} TO {login}"
+            )
+
+    def state(self, product: str) -> LedgerState:
+        """What the ledger says of `product`; nothing stands where there is no ledger yet."""
+        with _server_words(DatabaseUnavailableError, "the ledger"):
+            if not self._has_ledger():
+                return LedgerState({})
+            scripts = self._connection.execute(_SCRIPTS, [product]).fetchall()
+            releases = self._connection.execute(_RELEASES, [product]).fetchall()
+        newest = releases[0] if releases else ()
+        return LedgerState(dict(scripts), frozenset(row[2] for row in releases), *newest)
+
+    def history(self, product: str | None) -> list[dict[str, object]]:
+        """The ledger's rows, oldest first, of one product or of all."""
+        with _server_words(DatabaseUnavailableError, "the ledger"):
+            if not self._has_ledger():
+                return []
+            cursor = self._connection.cursor(row_factory=dict_row)
+            return cursor.execute(_HISTORY, {"product": product}).fetchall()
+
+    def first_broken_row(self) -> int | None:
+        """The first row of the ledger that does not fit its chain."""
+        with _server_words(DatabaseUnavailableError, "the ledger"):
+            if not self._has_ledger():
+                return None
+            row = self._connection.execute("SELECT countersign.first_broken()").fetchone()
+        return row[0] if row else None
+
+    @contextmanager
+    def transaction(self) -> Iterator["Transaction"]:
+        """One transaction that holds the install lock, with the ledger in place; commits at the end.
+
+        Raises:
+            LockedError: another install held the lock for longer than the host file allows.
+            OutcomeUnknownError: the connection was lost during COMMIT.
+            ScriptFailedError: the server refused to commit.
+        """
+        try:
+            with _server_words(DatabaseUnavailableError, f"database {self._target.name}"):
+                self._connection.execute("BEGIN")
+                self._lock()
+                self._ensure_ledger()
+            yield Transaction(self._connection, self._target)
+        except BaseException:
+            self._rollback()
+            raise
+        self._commit()
+
+    def _lock(self) -> None:
+        deadline = time.monotonic() + self._target.lock_wait
+        query = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)"
+        while not _one(self._connection, query, [ADVISORY_LOCK]):
+            if time.monotonic() >= deadline:
+                holder = _one(self._connection, _LOCK_HOLDER, [ADVISORY_LOCK])
+                raise LockedError(
+                    f"another install holds the lock of database {self._target.name} "
+                    f"for more than {self._target.lock_wait} s: {holder or 'it has just ended'}"
+                )
+            time.sleep(POLL_INTERVAL)
+
+    def _has_ledger(self) -> bool:
+        """Whether the ledger exists; one that another role owns is not ours, and is refused."""
+        owned = _one(self._connection, _LEDGER_IS_OURS)
+        if owned is False:
+            raise ConfigurationError(
+                f"database {self._target.name}: the schema countersign belongs to another role "
+                "than the login role; nothing in it can be trusted"
+            )
+        return bool(_one(self._connection, "SELECT to_regclass('countersign.ledger') IS NOT NULL"))
+
+    def _ensure_ledger(self) -> None:
+        if not self._has_ledger():
+            self._connection.execute(files("installer").joinpath("ledger.sql").read_bytes())
+
+    def _rollback(self) -> None:
+        if not self._connection.closed:
+            self._connection.rollback()
+
+    def _commit(self) -> None:
+        try:
+            self._connection.commit()
+        except psycopg.Error as error:
+            if self._connection.closed:
+                raise OutcomeUnknownError(f"the connection was lost during COMMIT: {error}") from None
+            raise ScriptFailedError(f"the server refused to commit: {_words(error)}") from None
+
+
+class Transaction:
+    """The release's transaction, begun and holding the install lock."""
+
+    def __init__(self, connection: psycopg.Connection, target: DatabaseTarget) -> None:
+        self._connection = connection
+        self._prepare = PREPARE_SCRIPT.format(owner=_quoted(target.owner)).encode()
+        self._id = _one(connection, "SELECT pg_catalog.pg_current_xact_id()::text")
+
+    def run(self, script: Script, content: bytes) -> ScriptRun:
+        """Run one script as the owner role.
+
+        Raises:
+            ScriptFailedError: with the script, line, column and the server's words.
+            LockedError: a lock was not to be had within the host file's lock_timeout.
+            DatabaseUnavailableError: the connection was lost; the server rolls back.
+        """
+        started = time.monotonic()
+        rows = 0
+        self._execute(script.name, self._prepare)
+        for offsets in _calls(script.runs, len(content)):
+            rows += self._run(script, content, offsets)
+        return ScriptRun(script.name, script.digest, _milliseconds(started), rows)
+
+    def settle_constraints(self) -> None:
+        """Check deferred constraints now, as the owner role, while an error still has a name."""
+        self._execute("deferred constraints", self._prepare)
+        self._execute("deferred constraints", RUN_SCRIPT, [["SET CONSTRAINTS ALL IMMEDIATE"]])
+
+    def record(
+        self, verb: str, origin: Origin, runs: Sequence[ScriptRun] = (), **columns: object
+    ) -> None:
+        """Append a row for each of `runs`, then one for the release, which has `columns` besides.
+
+        `verb` is what happened: applied, adopted or failed.
+        """
+        entries = [asdict(origin) | asdict(run) | {"event": f"script {verb}"} for run in runs]
+        entries.append(asdict(origin) | columns | {"event": f"release {verb}"})
+        self._execute("the ledger", b"RESET ALL; DISCARD TEMP")
+        self._execute("the ledger", "SELECT countersign.append(%s)", [json.dumps(entries)])
+
+    def _run(self, script: Script, content: bytes, offsets: Sequence[int]) -> int:
+        texts = [content[start:end].decode() for start, end in _spans(offsets)]
+        try:
+            row = self._connection.execute(RUN_SCRIPT, [texts]).fetchone()
+        except psycopg.Error as error:
+            raise self._failure(script.name, error, content, offsets, texts) from None
+        assert row is not None
+        rows, transaction_id = row
+        status = self._connection.info.transaction_status
+        if transaction_id != self._id or status != TransactionStatus.INTRANS:
+            raise ScriptFailedError(f"{script.name}: it left the release's transaction")
+        return int(rows)
+
+    def _execute(self, what: str, query: bytes | str, parameters: Sequence[object] | None = None) -> None:
+        try:
+            self._connection.execute(query, parameters)  # type: ignore[call-overload]
+        except psycopg.Error as error:
+            raise self._failure(what, error) from None
+
+    def _failure(
+        self,
+        name: str,
+        error: psycopg.Error,
+        content: bytes = b"",
+        offsets: Sequence[int] = (),
+        texts: Sequence[str] = (),
+    ) -> InstallerError:
+        if self._connection.closed:
+            return DatabaseUnavailableError(f"{name}: the connection was lost: {_words(error)}")
+        position = _position(error, offsets, texts)
+        where, shown = excerpt(content, *position) if position else ("", "")
+        message = f"{name}{where}: {_words(error)}"
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            return LockedError(message, detail=shown)
+        return ScriptFailedError(message, detail=shown)
+
+
+def _startup_options(target: DatabaseTarget) -> str:
+    """Settings as start-up options: RESET ALL, in a script or between two, returns to them."""
+    settings = {
+        "search_path": target.search_path,
+        "lock_timeout": f"{target.lock_timeout}s",
+        "statement_timeout": f"{target.statement_timeout}s",
+        "idle_in_transaction_session_timeout": "0",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_read_only": "off",
+        "default_transaction_deferrable": "off",
+        "check_function_bodies": "on",
+        "standard_conforming_strings": "on",
+        "row_security": "on",
+    }
+    pairs = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+    return " ".join(pairs)
+
+
+def _calls(runs: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Runs in groups that make one call each, as the offsets at which they begin and end."""
+    offsets = [*runs, size]
+    first = 0
+    for i in range(1, len(runs) + 1):
+        if i == len(runs) or offsets[i + 1] - offsets[first] > MAX_CALL_SIZE:
+            yield offsets[first : i + 1]
+            first = i
+
+
+def _spans(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+    return zip(offsets, offsets[1:], strict=False)
+
+
+def _position(
+    error: psycopg.Error, offsets: Sequence[int], texts: Sequence[str]
+) -> tuple[int, bool] | None:
+    """Where in the script the error is: a byte offset, and whether it is exact or a run's start.
+
+    The run is found by the mark that `run_script` puts before it, which the server repeats in the
+    error's context; PL/pgSQL refuses transaction commands and COPY before that.
+    """
+    diagnostic = error.diag
+    marks = _MARK.findall(f"{diagnostic.context or ''}\n{diagnostic.internal_query or ''}")
+    refused = (i for i, text in enumerate(texts, 1) if _REFUSED_BY_PLPGSQL.match(text))
+    index = int(marks[-1]) if marks else next(refused, 0)
+    if not 1 <= index <= len(texts):
+        return None
+    query, text = diagnostic.internal_query or "", texts[index - 1]
+    if diagnostic.internal_position and query == f"/*run {index}*/{text}":
+        characters = int(diagnostic.internal_position) - 1 - (len(query) - len(text))
+        return offsets[index - 1] + len(text[:characters].encode()), True
+    return offsets[index - 1], False
+
+
+def _words(error: psycopg.Error) -> str:
+    """The server's message, detail and hint; or libpq's, where the server said nothing."""
+    parts = [error.diag.message_primary, error.diag.message_detail, error.diag.message_hint]
+    return "; ".join(part for part in parts if part) or str(error).strip()
+
+
+@contextmanager
+def _server_words(refusal: type[InstallerError], what: str) -> Iterator[None]:
+    """Turn psycopg's errors into `refusal`, with what it was about and the server's words."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise refusal(f"{what}: {_words(error)}") from None
+
+
+def _one(connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()) -> object:
+    row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+    return row[0] if row else None
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _milliseconds(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+_SUITABLE = """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), owner.oid IS NOT NULL,
+    owner.rolsuper, pg_catalog.pg_has_role(login.oid, owner.oid, 'MEMBER'),
+    pg_catalog.pg_has_role(owner.oid, login.oid, 'MEMBER'), login.rolname
+FROM pg_catalog.pg_roles AS login
+LEFT JOIN pg_catalog.pg_roles AS owner ON owner.rolname = %(owner)s
+WHERE login.rolname = session_user
+"""
+_LEDGER_IS_OURS = """
+SELECT owner.rolname = session_user AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relowner <> n.nspowner)
+FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS owner ON owner.oid = n.nspowner
+WHERE n.nspname = 'countersign'
+"""
+_SCRIPTS = """
+SELECT script, script_digest FROM countersign.ledger WHERE product = %s AND script IS NOT NULL
+"""
+_RELEASES = """
+SELECT version, sequence, manifest FROM countersign.ledger
+WHERE product = %s AND event IN ('release applied', 'release adopted')
+ORDER BY sequence DESC, id DESC
+"""
+_HISTORY = """
+SELECT * FROM countersign.ledger WHERE product = %(product)s::text OR %(product)s::text IS NULL
+ORDER BY id
+"""
+_LOCK_HOLDER = """
+SELECT pg_catalog.format('pid %%s (%%s, user %%s, since %%s)', a.pid, a.application_name,
+    a.usename, a.xact_start)
+FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND (l.classid::bigint << 32) + l.objid::bigint = %s
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+"""

@@ -1,0 +1,354 @@
+"""Install a release: verify, plan, stage, one transaction, switch.
+
+Nothing is touched before the signatures, the plan and the content's digest are good. Up to COMMIT a
+failure takes back what was staged; from COMMIT on the database is the truth, and the application is
+rolled forward to it, by this run or by the next.
+"""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer import __version__
+from installer.application import ApplicationFolder, require_tree
+from installer.bundle import Bundle, ContentReader
+from installer.database import Database, LedgerState, Origin, ScriptRun, connect
+from installer.errors import (
+    InstallerError,
+    NotSwitchedError,
+    OutcomeUnknownError,
+    PlanDivergedError,
+)
+from installer.machine import Machine
+from installer.manifest import Manifest, Script
+from installer.planning import pending_scripts, require_not_older
+from installer.report import Report
+from installer.signatures import VerifiedRelease, verify_release
+from installer.state import ProductState
+from installer.tree import scan
+
+SYSTEMCTL = "/usr/bin/systemctl"
+RESTART_TIMEOUT = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an install ended well: what it did, and the scripts that it ran."""
+
+    product: str
+    version: str
+    result: str
+    scripts: tuple[ScriptRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One product on this host: its database, its folder, its memory."""
+
+    manifest: Manifest
+    database: Database | None
+    folder: ApplicationFolder | None
+    state: ProductState
+
+    def ledger(self) -> LedgerState:
+        """What the ledger says of the product; nothing stands without a database."""
+        return self.database.state(self.manifest.product) if self.database else LedgerState({})
+
+    def is_committed(self) -> bool:
+        """Whether the release stands: in the ledger, or where there is none, in the folder."""
+        if self.database:
+            return self.manifest.digest in self.ledger().releases
+        return self.folder is not None and self.folder.current_version() == self.manifest.version
+
+
+def verify(bundle: Bundle, machine: Machine) -> VerifiedRelease:
+    """Check who signed the release, against this host's policy for its environment.
+
+    Raises:
+        SignatureError, MalformedError: it is not to be trusted here.
+    """
+    now = int(time.time())
+    return verify_release(
+        bundle.head, machine.policy, machine.host.environment, machine.keyring, now
+    )
+
+
+def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> Outcome:
+    """Bring this host to the release in `bundle`, or leave it as it was.
+
+    Raises:
+        InstallerError: refused or failed; its `state` says what things are in.
+    """
+    release = verify(bundle, machine)
+    manifest = release.manifest
+    report.about(manifest.product)
+    report.step(f"{manifest.title}: signed by {', '.join(s.name for s in release.signers)}")
+    content = bundle.open_content(manifest)
+    state = ProductState(machine.state / manifest.product)
+    with state.lock():
+        _settle_other(state, manifest, machine, report)
+        with open_site(manifest, state, machine) as site:
+            pending = plan(site)
+            if _stands(site):
+                return Outcome(manifest.product, manifest.version, "already installed")
+            origin = origin_of(release, machine, package)
+            runs = _change(site, bundle, content, origin, len(pending), report)
+            _switch(site, machine, report)
+    return Outcome(manifest.product, manifest.version, "installed", runs)
+
+
+def adopt(
+    bundle: Bundle, tree: Path | None, reason: str, machine: Machine, report: Report
+) -> Outcome:
+    """Take an existing database and application under control, as being at this release.
+
+    No script is run: the ledger says of each that it was adopted, and why.
+
+    Raises:
+        PlanDivergedError: the ledger knows the product already.
+        ApplicationError: `tree` is not the release's tree.
+    """
+    release = verify(bundle, machine)
+    manifest = release.manifest
+    report.about(manifest.product)
+    state = ProductState(machine.state / manifest.product)
+    with state.lock(), open_site(manifest, state, machine) as site:
+        if site.state.installed() or site.ledger().releases:
+            raise PlanDivergedError(f"{manifest.product} is under control already")
+        if site.folder and manifest.application and tree:
+            site.folder.take_over(manifest.application, manifest.version, tree)
+        site.state.begin(bundle.head)
+        with _undone_on_failure(site):
+            _require_staged(site)
+            _record_adoption(site, origin_of(release, machine, "adopted"), reason)
+        _switch(site, machine, report)
+    return Outcome(manifest.product, manifest.version, "adopted")
+
+
+def recover(product: str, machine: Machine, report: Report) -> Outcome | None:
+    """Finish or take back an install that was cut short, as the database says.
+
+    Raises:
+        NotSwitchedError: the change stands, but the staged tree is not whole.
+    """
+    report.about(product)
+    state = ProductState(machine.state / product)
+    with state.lock():
+        pending = state.pending()
+        return _settle(pending, state, machine, report) if pending else None
+
+
+def plan(site: Site) -> tuple[Script, ...]:
+    """The scripts that are still to run here.
+
+    Raises:
+        DowngradeError: the release is older than what the host or its database has.
+        PlanDivergedError: the ledger and the release disagree.
+    """
+    manifest, ledger = site.manifest, site.ledger()
+    require_not_older(manifest, site.state.installed(), ledger.sequence, ledger.manifest)
+    return pending_scripts(manifest.database, ledger.applied) if manifest.database else ()
+
+
+def origin_of(release: VerifiedRelease, machine: Machine, package: str) -> Origin:
+    """What the ledger's rows say about where the change comes from."""
+    manifest = release.manifest
+    return Origin(
+        product=manifest.product,
+        version=manifest.version,
+        sequence=manifest.sequence,
+        manifest=manifest.digest,
+        signers=tuple(f"{s.role} {s.name} {s.fingerprint}" for s in release.signers),
+        environment=machine.host.environment,
+        host=socket.gethostname(),
+        package=package,
+        installer=__version__,
+    )
+
+
+@contextmanager
+def open_site(manifest: Manifest, state: ProductState, machine: Machine) -> Iterator[Site]:
+    """Connect to what the release is about, as the host file names it.
+
+    Raises:
+        ConfigurationError: the host file does not have the database or the application.
+        DatabaseUnavailableError: the database cannot be reached, or must not be used.
+    """
+    with ExitStack() as stack:
+        folder = database = None
+        if manifest.application:
+            target = machine.host.application(manifest.product, manifest.application.root)
+            folder = ApplicationFolder(target.root)
+        if manifest.database:
+            named = machine.host.database(manifest.database.name)
+            database = stack.enter_context(connect(named, manifest.title))
+        yield Site(manifest, database, folder, state)
+
+
+def _change(
+    site: Site,
+    bundle: Bundle,
+    content: ContentReader,
+    origin: Origin,
+    expected: int,
+    report: Report,
+) -> tuple[ScriptRun, ...]:
+    """Stage the application and commit the database change; or take everything back."""
+    manifest = site.manifest
+    try:
+        with _undone_on_failure(site):
+            if site.folder and manifest.application:
+                report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
+                site.folder.stage(manifest.application, manifest.version, content)
+            site.state.begin(bundle.head)
+            report.step(f"{manifest.title}: {expected} scripts to run")
+            return _run_scripts(site, content, origin, report)
+    except OutcomeUnknownError:
+        raise
+    except InstallerError as error:
+        _record_failure(site, origin, error, report)
+        raise
+
+
+@contextmanager
+def _undone_on_failure(site: Site) -> Iterator[None]:
+    """Remove what was staged, unless it cannot be known whether the change stands."""
+    try:
+        yield
+    except OutcomeUnknownError:
+        raise
+    except BaseException:
+        if site.folder:
+            site.folder.discard(site.manifest.version)
+        site.state.abandon()
+        raise
+
+
+def _run_scripts(
+    site: Site, content: ContentReader, origin: Origin, report: Report
+) -> tuple[ScriptRun, ...]:
+    """The one transaction: the ledger is read again under its lock, and written before COMMIT."""
+    manifest = site.manifest
+    if not (site.database and manifest.database):
+        return ()
+    started = time.monotonic()
+    with site.database.transaction() as transaction:
+        pending = plan(site)
+        if site.is_committed():
+            return ()
+        runs = []
+        for number, script in enumerate(pending, 1):
+            report.script(number, len(pending), script.name)
+            runs.append(transaction.run(script, content.read(script)))
+        for script in manifest.database.verify:
+            report.step(f"  verifying with {script.name}")
+            transaction.run(script, content.read(script))
+        transaction.settle_constraints()
+        elapsed = round((time.monotonic() - started) * 1000)
+        transaction.record("applied", origin, runs, milliseconds=elapsed)
+    report.step(f"{manifest.title}: {len(runs)} scripts committed in {elapsed} ms")
+    return tuple(runs)
+
+
+def _record_adoption(site: Site, origin: Origin, reason: str) -> None:
+    if not (site.database and site.manifest.database):
+        return
+    with site.database.transaction() as transaction:
+        runs = [ScriptRun(s.name, s.digest, 0, 0) for s in site.manifest.database.scripts]
+        transaction.record("adopted", origin, runs, detail=reason)
+
+
+def _record_failure(site: Site, origin: Origin, error: InstallerError, report: Report) -> None:
+    if site.database is None:
+        return
+    try:
+        with site.database.transaction() as transaction:
+            transaction.record("failed", origin, detail=f"exit code {error.exit_code}: {error}")
+    except InstallerError as unrecorded:
+        report.warn(f"the ledger has no row for this failure: {unrecorded}")
+
+
+def _stands(site: Site) -> bool:
+    """Whether the release is installed here, whole: then there is nothing to do."""
+    manifest, installed = site.manifest, site.state.installed()
+    if installed is None or installed.digest != manifest.digest or not site.is_committed():
+        return False
+    if site.folder and manifest.application:
+        if site.folder.current_version() != manifest.version:
+            return False
+        require_tree(manifest.application.tree, site.folder.tree(), str(site.folder.root))
+    return site.state.pending() is None
+
+
+def _settle_other(
+    state: ProductState, manifest: Manifest, machine: Machine, report: Report
+) -> None:
+    """Settle an install of another release that was cut short; the same one simply runs again."""
+    pending = state.pending()
+    if pending and pending.digest != manifest.digest:
+        _settle(pending, state, machine, report)
+
+
+def _settle(
+    pending: Manifest, state: ProductState, machine: Machine, report: Report
+) -> Outcome:
+    with open_site(pending, state, machine) as site:
+        if site.is_committed():
+            _require_staged(site)
+            _switch(site, machine, report)
+            return Outcome(pending.product, pending.version, "rolled forward")
+        if site.folder:
+            site.folder.discard(pending.version)
+        state.abandon()
+        report.step(f"{pending.title}: not committed; what was staged is removed")
+        return Outcome(pending.product, pending.version, "taken back")
+
+
+def _require_staged(site: Site) -> None:
+    application = site.manifest.application
+    if not (site.folder and application):
+        return
+    staged = site.folder.folder(site.manifest.version)
+    if scan(staged) != application.tree:
+        raise NotSwitchedError(f"{staged} is not whole; install the package again to stage it anew")
+
+
+def _switch(site: Site, machine: Machine, report: Report) -> None:
+    """Let the application follow the database; from here on nothing may fail the install."""
+    manifest = site.manifest
+    if site.folder and manifest.application:
+        site.folder.switch(manifest.version)
+        report.step(f"{manifest.title}: {site.folder.root}/current switched")
+    site.state.finish()
+    if site.folder and manifest.application:
+        target = machine.host.application(manifest.product, manifest.application.root)
+        _prune(site.folder, target.keep, report)
+        for service in target.services:
+            _restart(service, report)
+
+
+def _prune(folder: ApplicationFolder, keep: int, report: Report) -> None:
+    try:
+        folder.prune(keep)
+    except OSError as error:
+        report.warn(f"old releases could not be removed: {error}")
+
+
+def _restart(service: str, report: Report) -> None:
+    report.step(f"restarting {service}")
+    try:
+        subprocess.run(
+            [SYSTEMCTL, "restart", service],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=RESTART_TIMEOUT,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        report.warn(f"{service} was not restarted: {error.stderr.decode(errors='replace').strip()}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        report.warn(f"{service} was not restarted: {error}")

@@ -1,0 +1,91 @@
+"""What this host remembers of a product, in `/var/lib/countersign/<product>/`.
+
+    installed   the head (manifest and signatures) of the release that was installed last
+    pending     the head of a release whose install has begun and not ended
+    lock        held while an install runs: one at a time on a host
+
+`pending` is on the disk before the database change begins. Found at the start of the next run, it
+says that an install was cut short; the database then says on which side of COMMIT.
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from installer.bundle import Head, read_head
+from installer.durable import sync_folder, write_file
+from installer.errors import LockedError
+from installer.manifest import Manifest, parse_manifest
+
+LOCK_WAIT = 60
+"""Seconds to wait for another install on this host."""
+POLL_INTERVAL = 0.05
+
+
+class ProductState:
+    """One product's memory on this host."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._installed = folder / "installed"
+        self._pending = folder / "pending"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the product's lock; the kernel frees it however the process ends.
+
+        Raises:
+            LockedError: another install on this host does not end.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o755)
+        with (self._folder / "lock").open("ab") as file:
+            deadline = time.monotonic() + LOCK_WAIT
+            while not _try_lock(file.fileno()):
+                if time.monotonic() >= deadline:
+                    raise LockedError(f"another install on this host holds {file.name}")
+                time.sleep(POLL_INTERVAL)
+            yield
+
+    def installed(self) -> Manifest | None:
+        """The release that was installed last."""
+        return _read(self._installed)
+
+    def pending(self) -> Manifest | None:
+        """The release whose install was cut short."""
+        return _read(self._pending)
+
+    def begin(self, head: Head) -> None:
+        """Remember, through a loss of power too, that the install of a release has begun."""
+        write_file(self._pending, head.serialise())
+
+    def abandon(self) -> None:
+        """Forget the install that had begun; the release before it stands."""
+        self._pending.unlink(missing_ok=True)
+        sync_folder(self._folder)
+
+    def finish(self) -> None:
+        """The release that was pending is now the installed one."""
+        self._pending.rename(self._installed)
+        sync_folder(self._folder)
+
+
+def products(state: Path) -> list[str]:
+    """Names of the products that this host remembers."""
+    if not state.is_dir():
+        return []
+    return sorted(item.name for item in state.iterdir() if (item / "lock").exists())
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(file: Path) -> Manifest | None:
+    return parse_manifest(read_head(file.read_bytes()).manifest) if file.exists() else None

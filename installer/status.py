@@ -1,0 +1,120 @@
+"""Whether ledger, application tree and package database agree about what is installed.
+
+Reads only. Package managers can be told to skip scriptlets (`rpm --noscripts`, `--justdb`): then
+the package is there and the release is not, and this is where it shows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer.application import ApplicationFolder
+from installer.errors import (
+    ApplicationError,
+    ConfigurationError,
+    InstallerError,
+    NotSwitchedError,
+    PlanDivergedError,
+)
+from installer.install import Site, open_site
+from installer.machine import Machine
+from installer.manifest import Manifest
+from installer.packages import installed_version
+from installer.state import ProductState, products
+from installer.tree import differences
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One product: what is installed, and every disagreement found."""
+
+    product: str
+    installed: str | None
+    package: str | None
+    ledger: str | None
+    application: str | None
+    problems: tuple[InstallerError, ...]
+
+
+def status(product: str, machine: Machine) -> Status:
+    """Compare what the ledger, the application tree and the package database say of a product.
+
+    Raises:
+        DatabaseUnavailableError, ConfigurationError: it cannot be found out.
+    """
+    state = ProductState(machine.state / product)
+    installed, package = state.installed(), installed_version(product)
+    if installed is None:
+        problem = _never_installed(product, package, state)
+        return Status(product, None, package, None, None, (problem,))
+    with open_site(installed, state, machine) as site:
+        ledger = site.ledger().version
+        problems = (
+            *_interrupted(state),
+            *_package_problems(installed, package),
+            *_ledger_problems(installed, site),
+            *_tree_problems(installed, site.folder),
+        )
+        current = site.folder.current_version() if site.folder else None
+    return Status(product, installed.version, package, ledger, current, problems)
+
+
+def known_products(state: Path) -> list[str]:
+    """Products that were installed here, or whose install has begun."""
+    return products(state)
+
+
+def _never_installed(product: str, package: str | None, state: ProductState) -> InstallerError:
+    if pending := state.pending():
+        return NotSwitchedError(f"the install of {pending.title} was cut short")
+    if package:
+        return PlanDivergedError(
+            f"the package {product} {package} is installed, but its release never was: "
+            "its scriptlet was skipped (--noscripts, --justdb)"
+        )
+    return ConfigurationError(f"no release of {product} was ever installed on this host")
+
+
+def _interrupted(state: ProductState) -> list[InstallerError]:
+    pending = state.pending()
+    return [NotSwitchedError(f"the install of {pending.title} was cut short")] if pending else []
+
+
+def _package_problems(installed: Manifest, package: str | None) -> list[InstallerError]:
+    if package in {None, installed.version}:  # None: applied or adopted without a package
+        return []
+    return [
+        PlanDivergedError(
+            f"the package is {installed.product} {package}, the release installed is "
+            f"{installed.version}: a scriptlet was skipped (--noscripts, --justdb)"
+        )
+    ]
+
+
+def _ledger_problems(installed: Manifest, site: Site) -> list[InstallerError]:
+    if site.database is None:
+        return []
+    problems: list[InstallerError] = []
+    if (row := site.database.first_broken_row()) is not None:
+        problems.append(PlanDivergedError(f"the ledger was changed: row {row} breaks its chain"))
+    ledger = site.ledger()
+    if ledger.manifest != installed.digest:
+        problems.append(
+            PlanDivergedError(
+                f"the ledger's newest release is {ledger.version}, this host has "
+                f"{installed.version}"
+            )
+        )
+    return problems
+
+
+def _tree_problems(installed: Manifest, folder: ApplicationFolder | None) -> list[InstallerError]:
+    if folder is None or installed.application is None:
+        return []
+    current = folder.current_version()
+    if current != installed.version:
+        return [NotSwitchedError(f"{folder.root}/current leads to {current}")]
+    found = differences(installed.application.tree, folder.tree())
+    if not found:
+        return []
+    detail = "\n".join(f"  {line}" for line in found)
+    return [ApplicationError(f"{folder.root}: {len(found)} files differ", detail=detail)]
