@@ -1,4 +1,4 @@
-"""The application on disk: `releases/<version>` below its root, and `current`, a link to one of them.
+"""The application on disk: `releases/<version>` below its root, and `current`, a link to one.
 
 A release is staged beside the current one: a copy of the current tree, patched, every file's digest
 checked before and after, written through to the disk. Only then may the database change begin; the
@@ -9,7 +9,6 @@ tree are never followed. The current tree is never modified.
 import os
 import shutil
 import stat
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from installer.bundle import ContentReader
 from installer.durable import sync_folder, sync_tree
 from installer.errors import ApplicationError, ConfigurationError, NotSwitchedError
 from installer.manifest import Application, Patch
+from installer.tools import run, words
 from installer.tree import LINK, Tree, differences, scan
 
 GIT = "/usr/bin/git"
@@ -213,9 +213,7 @@ def _apply(patch: bytes, folder: Path) -> None:
     In a folder of a repository `git apply` does nothing and says so to nobody: hence the ceiling.
     """
     environment = {
-        "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
-        "LC_ALL": "C.UTF-8",
         "GIT_CEILING_DIRECTORIES": str(folder.parent),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -223,19 +221,13 @@ def _apply(patch: bytes, folder: Path) -> None:
     }
     options = ("core.autocrlf=false", "core.attributesFile=/dev/null", "core.symlinks=true")
     settings = [word for option in options for word in ("-c", option)]
-    try:
-        done = subprocess.run(
-            [GIT, *settings, "apply", "--whitespace=nowarn", "-p1", "-"],
-            cwd=folder,
-            input=patch,
-            env=environment,
-            umask=0o022,
-            capture_output=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ApplicationError(f"git apply: {error}") from None
+    done = run(
+        [GIT, *settings, "apply", "--whitespace=nowarn", "-p1", "-"],
+        cwd=folder,
+        stdin=patch,
+        environment=environment,
+        umask=0o022,
+        timeout=GIT_TIMEOUT,
+    )
     if done.returncode:
-        words = done.stderr.decode(errors="replace").strip()
-        raise ApplicationError("the application's patch does not apply", detail=words)
+        raise ApplicationError("the application's patch does not apply", detail=words(done))

@@ -8,15 +8,15 @@ size. Its members are, in this order:
     signatures/<FINGERPRINT>.asc  one for each signer, in the order of their names
     content.xz                  all blobs, in manifest order, in one compressed stream
 
-Content has no names of its own: where each blob begins and ends is in the manifest. The
-manifest also has the digest of the compressed stream, which is checked before the first byte is decompressed.
-A host verifies the signatures (`installer.signatures`) before it opens the content.
+Content has no names of its own: where each blob begins and ends is in the manifest. The manifest
+also has the digest of the compressed stream, which is checked before anything is decompressed. A
+host verifies the signatures (`installer.signatures`) before that.
 """
 
 import lzma
 import re
-from binascii import a2b_base64
 from binascii import Error as Base64Error
+from binascii import a2b_base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -49,7 +49,9 @@ class Head:
     def serialise(self) -> bytes:
         """The bytes of a bundle up to its content."""
         members = {MANIFEST: self.manifest}
-        members |= {f"signatures/{fpr}.asc": self.signatures[fpr] for fpr in sorted(self.signatures)}
+        members |= {
+            f"signatures/{fpr}.asc": self.signatures[fpr] for fpr in sorted(self.signatures)
+        }
         return b"".join(tar_member(name, data) for name, data in members.items())
 
 
@@ -171,7 +173,7 @@ def tar_header(name: str, size: int) -> bytes:
     """
     fields = (
         name.encode("ascii").ljust(100, b"\0"),
-        b"0000644\0" b"0000000\0" b"0000000\0",
+        b"0000644\00000000\00000000\0",
         f"{size:011o}\0".encode(),
         b"00000000000\0",
         b" " * 8,

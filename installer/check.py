@@ -7,7 +7,7 @@ from installer.application import GIT, choose_patch
 from installer.bundle import Bundle
 from installer.database import connect
 from installer.errors import ConfigurationError
-from installer.install import open_site, plan, verify
+from installer.install import open_site, plan
 from installer.machine import Machine
 from installer.state import ProductState
 
@@ -39,7 +39,7 @@ def check_release(bundle: Bundle, machine: Machine) -> list[str]:
     Raises:
         InstallerError: what it would be refused for.
     """
-    release = verify(bundle, machine)
+    release = machine.verify(bundle)
     manifest = release.manifest
     bundle.open_content(manifest)
     state = ProductState(machine.state / manifest.product)

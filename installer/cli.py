@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -16,6 +16,9 @@ from installer.errors import InstallerError
 from installer.machine import Machine, load_machine
 from installer.packages import read_release
 from installer.report import Report
+
+if TYPE_CHECKING:
+    from installer.status import Status
 
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -30,7 +33,7 @@ ENVIRONMENT = {
 PASSED_ON = ("TERM", "NO_COLOR", "_COUNTERSIGN_INSTALL_COMPLETE", "COMP_WORDS", "COMP_CWORD")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Session:
     """One call of the command."""
 
@@ -49,14 +52,16 @@ PACKAGE = click.argument("package", type=click.Path(exists=True, dir_okay=False,
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="countersign-install")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and no progress.")
-@click.pass_context
-def cli(context: click.Context, *, as_json: bool) -> None:
+@click.pass_obj
+def cli(session: Session, *, as_json: bool) -> None:
     """Verify and install countersigned releases on this host.
 
     The host is configured in /etc/countersign: policy.toml and keyring.pgp say whose signatures
     count, host.toml names the databases and applications. The log is in /var/log/countersign.
     """
-    context.obj = Session(as_json, load_machine, Report(host.LOGS, quiet=as_json))
+    session.json = as_json
+    if as_json:
+        session.report.be_quiet()
 
 
 @cli.command()
@@ -64,10 +69,8 @@ def cli(context: click.Context, *, as_json: bool) -> None:
 @click.pass_obj
 def verify(session: Session, package: Path) -> None:
     """Check who signed a release, and all of its content. Touches nothing."""
-    from installer.install import verify as verify_bundle
-
     bundle = read_release(package)
-    release = verify_bundle(bundle, session.machine())
+    release = session.machine().verify(bundle)
     content = bundle.open_content(release.manifest)
     for blob in release.manifest.blobs:
         content.read(blob)
@@ -111,8 +114,11 @@ def apply(session: Session, package: Path) -> None:
 
 @cli.command()
 @PACKAGE
-@click.option("--tree", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Where the application is now; it is copied, and left as it is.")
+@click.option(
+    "--tree",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the application is now; it is copied, and left as it is.",
+)
 @click.option("--reason", required=True, help="Why it is known to be at this release.")
 @click.pass_obj
 def adopt(session: Session, package: Path, tree: Path | None, reason: str) -> None:
@@ -154,13 +160,13 @@ def status(session: Session, product: str | None) -> None:
     from installer.status import status as status_of
 
     machine = session.machine()
-    found = [status_of(name, machine) for name in ([product] if product else products(machine.state))]
-    lines, facts = [], []
-    for item in found:
-        lines += [f"{item.product}: installed {item.installed}, package {item.package}, "
-                  f"ledger {item.ledger}, application {item.application}"]
-        lines += [f"  problem: {problem}\n{problem.detail}".rstrip() for problem in item.problems]
-        facts.append(asdict(item) | {"problems": [_as_facts(problem) for problem in item.problems]})
+    names = [product] if product else products(machine.state)
+    found = [status_of(name, machine) for name in names]
+    lines = [line for item in found for line in _status_lines(item)]
+    facts = [
+        asdict(item) | {"problems": [_as_facts(problem) for problem in item.problems]}
+        for item in found
+    ]
     session.show(lines or ["no release was installed on this host"], products=facts)
     sys.exit(next((problem.exit_code for item in found for problem in item.problems), 0))
 
@@ -209,33 +215,30 @@ def rpm_verify(context: click.Context, product: str, body: str | None, count: st
 
 def main() -> NoReturn:
     """Run the command in a clean environment, and turn errors into messages and exit codes."""
+    session = Session(json=False, machine=load_machine, report=Report(host.LOGS))
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     os.environ.clear()
     os.environ.update(ENVIRONMENT | kept)
     os.umask(0o077)
     try:
-        cli.main(prog_name="countersign-install", standalone_mode=False)
+        cli.main(prog_name="countersign-install", standalone_mode=False, obj=session)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
     except InstallerError as error:
-        _explain(error)
+        _explain(error, session)
         sys.exit(error.exit_code)
     sys.exit(0)
 
 
-def _explain(error: InstallerError) -> None:
+def _explain(error: InstallerError, session: Session) -> None:
     """Say what went wrong, where, what state things are in, and what to do next."""
-    Report(host.LOGS, quiet=True).failure(error)
-    if "--json" in sys.argv:
+    text = session.report.failure(error)
+    if session.json:
         click.echo(json.dumps({"error": _as_facts(error)}, indent=2))
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(str(error), err=True)
-    for text in (error.detail, error.state, error.hint):
-        if text:
-            click.echo(text, err=True)
+    click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
 
 
 def _as_facts(error: InstallerError) -> dict[str, object]:
@@ -248,10 +251,23 @@ def _as_facts(error: InstallerError) -> dict[str, object]:
     }
 
 
+def _status_lines(item: "Status") -> list[str]:
+    lines = [
+        f"{item.product} {item.installed or 'is not installed'}",
+        f"  package      {item.package or 'none'}",
+        f"  ledger       {item.ledger or 'none'}",
+        f"  application  {item.application or 'none'}",
+    ]
+    lines += [f"  problem: {problem}\n{problem.detail}".rstrip() for problem in item.problems]
+    return lines
+
+
 def _as_line(row: dict[str, object]) -> str:
     what = row["script"] or row["detail"] or ""
-    return (f"{row['at']:%Y-%m-%d %H:%M:%SZ} {row['event']:<16} {row['product']} {row['version']}"
-            f" {what} [{row['host']}, {row['package']}]").rstrip()
+    return (
+        f"{row['at']:%Y-%m-%d %H:%M:%SZ} {row['event']:<16} {row['product']} {row['version']}"
+        f" {what} [{row['host']}, {row['package']}]"
+    ).rstrip()
 
 
 def _require_root() -> None:

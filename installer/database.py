@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import pairwise
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -123,7 +124,9 @@ def connect(target: DatabaseTarget, label: str) -> Iterator["Database"]:
         )
     except psycopg.Error as error:
         words = str(error).strip()
-        raise DatabaseUnavailableError(f"cannot connect to database {target.name}: {words}") from None
+        raise DatabaseUnavailableError(
+            f"cannot connect to database {target.name}: {words}"
+        ) from None
     with connection:
         database = Database(connection, target)
         database.require_suitable()
@@ -140,8 +143,7 @@ class Database:
     def require_suitable(self) -> None:
         """Refuse a pooler, a standby, and roles that let a script reach the ledger."""
         with _server_words(DatabaseUnavailableError, f"database {self._target.name}"):
-            row = self._connection.execute(_SUITABLE, {"owner": self._target.owner}).fetchone()
-        assert row is not None
+            row = self._connection.execute(_SUITABLE, {"owner": self._target.owner}).fetchall()[0]
         pid, standby, exists, superuser, member, reverse, login = row
         name, owner = self._target.name, self._target.owner
         if pid != self._connection.info.backend_pid:
@@ -189,7 +191,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator["Transaction"]:
-        """One transaction that holds the install lock, with the ledger in place; commits at the end.
+        """One transaction that holds the install lock and has a ledger; commits at the end.
 
         Raises:
             LockedError: another install held the lock for longer than the host file allows.
@@ -242,7 +244,9 @@ class Database:
             self._connection.commit()
         except psycopg.Error as error:
             if self._connection.closed:
-                raise OutcomeUnknownError(f"the connection was lost during COMMIT: {error}") from None
+                raise OutcomeUnknownError(
+                    f"the connection was lost during COMMIT: {error}"
+                ) from None
             raise ScriptFailedError(f"the server refused to commit: {_words(error)}") from None
 
 
@@ -289,19 +293,19 @@ class Transaction:
     def _run(self, script: Script, content: bytes, offsets: Sequence[int]) -> int:
         texts = [content[start:end].decode() for start, end in _spans(offsets)]
         try:
-            row = self._connection.execute(RUN_SCRIPT, [texts]).fetchone()
+            rows, transaction_id = self._connection.execute(RUN_SCRIPT, [texts]).fetchall()[0]
         except psycopg.Error as error:
             raise self._failure(script.name, error, content, offsets, texts) from None
-        assert row is not None
-        rows, transaction_id = row
         status = self._connection.info.transaction_status
         if transaction_id != self._id or status != TransactionStatus.INTRANS:
             raise ScriptFailedError(f"{script.name}: it left the release's transaction")
         return int(rows)
 
-    def _execute(self, what: str, query: bytes | str, parameters: Sequence[object] | None = None) -> None:
+    def _execute(
+        self, what: str, query: bytes | str, parameters: Sequence[object] | None = None
+    ) -> None:
         try:
-            self._connection.execute(query, parameters)  # type: ignore[call-overload]
+            self._connection.execute(query, parameters)
         except psycopg.Error as error:
             raise self._failure(what, error) from None
 
@@ -316,7 +320,7 @@ class Transaction:
         if self._connection.closed:
             return DatabaseUnavailableError(f"{name}: the connection was lost: {_words(error)}")
         position = _position(error, offsets, texts)
-        where, shown = excerpt(content, *position) if position else ("", "")
+        where, shown = excerpt(content, position[0], exact=position[1]) if position else ("", "")
         message = f"{name}{where}: {_words(error)}"
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return LockedError(message, detail=shown)
@@ -352,7 +356,7 @@ def _calls(runs: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _spans(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(offsets, offsets[1:], strict=False)
+    return pairwise(offsets)
 
 
 def _position(
@@ -392,7 +396,7 @@ def _server_words(refusal: type[InstallerError], what: str) -> Iterator[None]:
 
 
 def _one(connection: psycopg.Connection, query: str, parameters: Sequence[object] = ()) -> object:
-    row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+    row = connection.execute(query, parameters).fetchone()
     return row[0] if row else None
 
 

@@ -1,4 +1,4 @@
-"""Writes that survive a loss of power: content first, then the name, then the folder that has it."""
+"""Writes that survive a loss of power: content first, then its name, then the folder."""
 
 import os
 from pathlib import Path

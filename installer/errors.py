@@ -10,11 +10,12 @@ from typing import ClassVar
 class InstallerError(Exception):
     """Something was refused or failed; the message says what and where.
 
-    `hint` says what to do next, `state` what things are in. `detail` is further lines, such as the
-    source line of a script.
+    `verdict` is what became of the release, `state` what things are in, `hint` what to do next.
+    `detail` is further lines, such as the source line of a script.
     """
 
     exit_code: ClassVar[int] = 1
+    verdict: ClassVar[str] = "was not installed"
     state: ClassVar[str] = "The database and the application are unchanged."
     hint: ClassVar[str] = "This is a bug. Please report it with the log in /var/log/countersign/."
 
@@ -93,6 +94,7 @@ class OutcomeUnknownError(InstallerError):
     """The connection was lost during COMMIT."""
 
     exit_code = 34
+    verdict = "may or may not be installed"
     state = "It is not known whether the database change stands; the application is unchanged."
     hint = "Run `countersign-install recover`: it asks the database which side of COMMIT it is on."
 
@@ -111,5 +113,6 @@ class NotSwitchedError(InstallerError):
     """The database change is committed, the application was not switched."""
 
     exit_code = 41
+    verdict = "is not wholly installed"
     state = "The database change stands; the application is still the old one."
     hint = "Run `countersign-install recover`: it finishes the switch."

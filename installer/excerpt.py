@@ -3,7 +3,7 @@
 MAX_WIDTH = 160
 
 
-def excerpt(content: bytes, offset: int, exact: bool) -> tuple[str, str]:
+def excerpt(content: bytes, offset: int, *, exact: bool) -> tuple[str, str]:
     """Name and show the place `offset` (in bytes) of `content`.
 
     Returns `:line:column` and the line with a caret below it. Where the place is not exact but the

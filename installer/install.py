@@ -6,7 +6,6 @@ rolled forward to it, by this run or by the next.
 """
 
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,8 +26,9 @@ from installer.machine import Machine
 from installer.manifest import Manifest, Script
 from installer.planning import pending_scripts, require_not_older
 from installer.report import Report
-from installer.signatures import VerifiedRelease, verify_release
+from installer.signatures import VerifiedRelease
 from installer.state import ProductState
+from installer.tools import run, words
 from installer.tree import scan
 
 SYSTEMCTL = "/usr/bin/systemctl"
@@ -65,38 +65,26 @@ class Site:
         return self.folder is not None and self.folder.current_version() == self.manifest.version
 
 
-def verify(bundle: Bundle, machine: Machine) -> VerifiedRelease:
-    """Check who signed the release, against this host's policy for its environment.
-
-    Raises:
-        SignatureError, MalformedError: it is not to be trusted here.
-    """
-    now = int(time.time())
-    return verify_release(
-        bundle.head, machine.policy, machine.host.environment, machine.keyring, now
-    )
-
-
 def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> Outcome:
     """Bring this host to the release in `bundle`, or leave it as it was.
 
     Raises:
         InstallerError: refused or failed; its `state` says what things are in.
     """
-    release = verify(bundle, machine)
+    release = machine.verify(bundle)
     manifest = release.manifest
-    report.about(manifest.product)
+    report.about(manifest)
     report.step(f"{manifest.title}: signed by {', '.join(s.name for s in release.signers)}")
-    content = bundle.open_content(manifest)
     state = ProductState(machine.state / manifest.product)
     with state.lock():
         _settle_other(state, manifest, machine, report)
+        report.about(manifest)
         with open_site(manifest, state, machine) as site:
-            pending = plan(site)
+            plan(site)
             if _stands(site):
                 return Outcome(manifest.product, manifest.version, "already installed")
             origin = origin_of(release, machine, package)
-            runs = _change(site, bundle, content, origin, len(pending), report)
+            runs = _change(site, bundle, origin, report)
             _switch(site, machine, report)
     return Outcome(manifest.product, manifest.version, "installed", runs)
 
@@ -112,9 +100,9 @@ def adopt(
         PlanDivergedError: the ledger knows the product already.
         ApplicationError: `tree` is not the release's tree.
     """
-    release = verify(bundle, machine)
+    release = machine.verify(bundle)
     manifest = release.manifest
-    report.about(manifest.product)
+    report.about(manifest)
     state = ProductState(machine.state / manifest.product)
     with state.lock(), open_site(manifest, state, machine) as site:
         if site.state.installed() or site.ledger().releases:
@@ -135,7 +123,6 @@ def recover(product: str, machine: Machine, report: Report) -> Outcome | None:
     Raises:
         NotSwitchedError: the change stands, but the staged tree is not whole.
     """
-    report.about(product)
     state = ProductState(machine.state / product)
     with state.lock():
         pending = state.pending()
@@ -189,23 +176,16 @@ def open_site(manifest: Manifest, state: ProductState, machine: Machine) -> Iter
         yield Site(manifest, database, folder, state)
 
 
-def _change(
-    site: Site,
-    bundle: Bundle,
-    content: ContentReader,
-    origin: Origin,
-    expected: int,
-    report: Report,
-) -> tuple[ScriptRun, ...]:
+def _change(site: Site, bundle: Bundle, origin: Origin, report: Report) -> tuple[ScriptRun, ...]:
     """Stage the application and commit the database change; or take everything back."""
     manifest = site.manifest
+    content = bundle.open_content(manifest)
     try:
         with _undone_on_failure(site):
             if site.folder and manifest.application:
                 report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
                 site.folder.stage(manifest.application, manifest.version, content)
             site.state.begin(bundle.head)
-            report.step(f"{manifest.title}: {expected} scripts to run")
             return _run_scripts(site, content, origin, report)
     except OutcomeUnknownError:
         raise
@@ -240,6 +220,7 @@ def _run_scripts(
         pending = plan(site)
         if site.is_committed():
             return ()
+        report.step(f"{manifest.title}: {len(pending)} scripts to run")
         runs = []
         for number, script in enumerate(pending, 1):
             report.script(number, len(pending), script.name)
@@ -293,9 +274,8 @@ def _settle_other(
         _settle(pending, state, machine, report)
 
 
-def _settle(
-    pending: Manifest, state: ProductState, machine: Machine, report: Report
-) -> Outcome:
+def _settle(pending: Manifest, state: ProductState, machine: Machine, report: Report) -> Outcome:
+    report.about(pending)
     with open_site(pending, state, machine) as site:
         if site.is_committed():
             _require_staged(site)
@@ -340,15 +320,6 @@ def _prune(folder: ApplicationFolder, keep: int, report: Report) -> None:
 
 def _restart(service: str, report: Report) -> None:
     report.step(f"restarting {service}")
-    try:
-        subprocess.run(
-            [SYSTEMCTL, "restart", service],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=RESTART_TIMEOUT,
-            check=True,
-        )
-    except subprocess.CalledProcessError as error:
-        report.warn(f"{service} was not restarted: {error.stderr.decode(errors='replace').strip()}")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        report.warn(f"{service} was not restarted: {error}")
+    done = run([SYSTEMCTL, "restart", service], timeout=RESTART_TIMEOUT)
+    if done.returncode:
+        report.warn(f"{service} was not restarted: {words(done)}")

@@ -1,10 +1,13 @@
 """This host as its administrator set it up: policy, keys, host file, and where state is kept."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer.bundle import Bundle
 from installer.host_file import HostFile, parse_host_file
 from installer.policy import Policy, parse_policy
+from installer.signatures import VerifiedRelease, verify_release
 from installer.trusted_files import read_trusted
 
 CONFIGURATION = Path("/etc/countersign")
@@ -20,6 +23,16 @@ class Machine:
     keyring: Path
     host: HostFile
     state: Path
+
+    def verify(self, bundle: Bundle) -> VerifiedRelease:
+        """Check who signed a release, against this host's policy for its environment.
+
+        Raises:
+            SignatureError, MalformedError: it is not to be trusted here.
+        """
+        now = int(time.time())
+        environment = self.host.environment
+        return verify_release(bundle.head, self.policy, environment, self.keyring, now)
 
 
 def load_machine() -> Machine:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 from installer.errors import MalformedError
 from installer.tree import MODES, Digest, Entry, Tree, by_path, digest_of, tree_digest
@@ -20,6 +20,7 @@ FORMAT = 1
 TYPE = "countersign-manifest"
 MAX_MANIFEST_SIZE = 64 * 1024 * 1024
 MAX_DEPTH = 16
+MAX_DIGITS = 20
 MAX_CONTENT_SIZE = 16 * 1024**3
 EMPTY = "empty"
 """The starting point of a host that has no application yet."""
@@ -242,7 +243,7 @@ class _Fields:
         value = self._unread.pop(key)
         if type(value) is not kind:  # not isinstance: True is an int
             self.refuse(f"{key} is not of type {kind.__name__}")
-        return cast("T", value)
+        return value
 
     def text(self, key: str) -> str:
         return self._take(key, str)
@@ -296,7 +297,7 @@ class _Fields:
 
     def require_all_read(self) -> None:
         if self._unread:
-            self.refuse(f"unknown key {sorted(self._unread)[0]!r}")
+            self.refuse(f"unknown key {min(self._unread)!r}")
 
 
 def _application(fields: _Fields) -> Application:
@@ -397,8 +398,8 @@ def _refuse_number(text: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError("an integer has more than 20 digits")
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     return int(text)
 
 
@@ -414,5 +415,3 @@ def _depth(raw: bytes) -> int:
 def is_control(char: str) -> bool:
     """Whether `char` ends a line, steers a terminal, or is half a character."""
     return unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
-
-

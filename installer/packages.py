@@ -5,11 +5,11 @@ from pathlib import Path
 
 from installer.bundle import MAX_BUNDLE_SIZE, Bundle, dearmour, read_bundle
 from installer.errors import MalformedError
+from installer.tools import run, words
 
 RPM = Path("/usr/bin/rpm")
 RPM_MAGIC = b"\xed\xab\xee\xdb"
 TIMEOUT = 60
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 
 
 def read_release(file: Path) -> Bundle:
@@ -29,7 +29,7 @@ def read_release(file: Path) -> Bundle:
         return read_bundle(raw)
     done = _rpm("-qp", "--nosignature", "--qf", "%{PREIN}", str(file.absolute()))
     if done.returncode:
-        raise MalformedError(f"{file}: {done.stderr.decode(errors='replace').strip()}")
+        raise MalformedError(f"{file}: {words(done)}")
     return read_bundle(dearmour(done.stdout))
 
 
@@ -42,14 +42,4 @@ def installed_version(product: str) -> str | None:
 
 
 def _rpm(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            [RPM, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=ENVIRONMENT,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MalformedError(f"rpm: {error}") from None
+    return run([RPM, *arguments], timeout=TIMEOUT)

@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import TextIO
 
 from installer.errors import InstallerError
+from installer.manifest import Manifest
 
 
 class Report:
     """Tells each step to the person and to the product's log."""
 
-    def __init__(self, logs: Path, *, quiet: bool = False) -> None:
+    def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._product = "countersign"
-        self._stream = None if quiet else _progress_stream()
+        self._release = ""
+        self._stream: TextIO | None = _progress_stream()
 
-    def about(self, product: str) -> None:
-        """From here on, write to the log of `product`."""
-        self._product = product
+    def be_quiet(self) -> None:
+        """Tell the person nothing but warnings; a program reads the output."""
+        self._stream = None
+
+    def about(self, manifest: Manifest) -> None:
+        """From here on it is about this release; the log is its product's."""
+        self._product, self._release = manifest.product, manifest.title
 
     def step(self, text: str) -> None:
         """Something was done, or is about to be."""
@@ -39,13 +45,15 @@ class Report:
     def warn(self, text: str) -> None:
         """Something is not as it should be, but does not stop the install."""
         self._log(f"warning: {text}")
-        print(f"warning: {text}", file=sys.stderr)
+        sys.stderr.write(f"warning: {text}\n")
 
-    def failure(self, error: InstallerError) -> None:
-        """Keep in the log why the install was refused."""
-        self._log(f"refused, exit code {error.exit_code}: {error}")
-        if error.detail:
-            self._log(error.detail)
+    def failure(self, error: InstallerError) -> str:
+        """Keep in the log why it was refused; returns it in the words for people, on many lines."""
+        headline = f"{self._release} {error.verdict}: {error}" if self._release else str(error)
+        lines = [headline, error.detail, error.state, error.hint]
+        text = "\n".join(line for line in lines if line)
+        self._log(f"exit code {error.exit_code}: {text}")
+        return text
 
     def _tell(self, text: str) -> None:
         if self._stream is None:
@@ -63,7 +71,7 @@ class Report:
             with (self._logs / f"{self._product}.log").open("a", encoding="utf-8") as log:
                 log.write(lines)
         except OSError as error:
-            print(f"warning: no log is kept: {error}", file=sys.stderr)
+            sys.stderr.write(f"warning: no log is kept: {error}\n")
 
 
 def _progress_stream() -> TextIO:

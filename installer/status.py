@@ -5,7 +5,6 @@ the package is there and the release is not, and this is where it shows.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from installer.application import ApplicationFolder
 from installer.errors import (
@@ -19,7 +18,7 @@ from installer.install import Site, open_site
 from installer.machine import Machine
 from installer.manifest import Manifest
 from installer.packages import installed_version
-from installer.state import ProductState, products
+from installer.state import ProductState
 from installer.tree import differences
 
 
@@ -56,11 +55,6 @@ def status(product: str, machine: Machine) -> Status:
         )
         current = site.folder.current_version() if site.folder else None
     return Status(product, installed.version, package, ledger, current, problems)
-
-
-def known_products(state: Path) -> list[str]:
-    """Products that were installed here, or whose install has begun."""
-    return products(state)
 
 
 def _never_installed(product: str, package: str | None, state: ProductState) -> InstallerError:

@@ -89,7 +89,7 @@ def _require_utf8(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise ApplicationError(f"{ascii(path)}: its name is not UTF-8") from None
+        raise ApplicationError(f"{path!a}: its name is not UTF-8") from None
 
 
 def _entry(file: Path, path: str, status: os.stat_result) -> Entry:

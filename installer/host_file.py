@@ -1,0 +1,188 @@
+"""What this host is: its environment, its databases, where its applications are.
+
+Opens no files. The host file says where a release goes; a release can neither add to it nor change
+it. It holds no password: a libpq service, a password file or peer authentication provides one.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer.errors import ConfigurationError
+from installer.manifest import PRODUCT
+from installer.settings import Table, load_toml
+
+HOST_FILE = Path("/etc/countersign/host.toml")
+ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+DAY = 24 * 60 * 60
+
+_DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$.@-]{0,62}")
+_SEARCH_PATH = re.compile(r"[a-z_][a-z0-9_$]{0,62}(, ?[a-z_][a-z0-9_$]{0,62})*")
+_UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.@-]{0,240}\.(service|socket|target|timer|path)")
+_ANYTHING = re.compile(r".*", re.DOTALL)
+# A value in a conninfo: quoted, or up to the next space; a backslash makes the next character
+# literal in both (libpq, "Keyword/Value Connection Strings").
+_SETTING = re.compile(r"\s*([a-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'(?=\s|$)|(?:[^\s'\\]|\\.)+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTarget:
+    """A database of this host, under the name by which manifests call it.
+
+    `connection` is a libpq conninfo. `search_path` has no spaces. Times are in seconds: 0 means no
+    `statement_timeout`; `lock_wait` is for another install's advisory lock.
+    """
+
+    name: str
+    connection: str
+    owner: str
+    search_path: str
+    lock_timeout: int
+    statement_timeout: int
+    lock_wait: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationTarget:
+    """Where a product's application is, how many earlier trees stay, which units restart."""
+
+    product: str
+    root: Path
+    keep: int
+    services: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """The host file as parsed."""
+
+    environment: str
+    databases: Mapping[str, DatabaseTarget]
+    applications: Mapping[str, ApplicationTarget]
+
+    def database(self, name: str) -> DatabaseTarget:
+        """The database that a manifest calls `name`.
+
+        Raises:
+            ConfigurationError: this host has none of that name.
+        """
+        if name not in self.databases:
+            raise _absent("database", name, f'service = "{name}"\nowner = "…"')
+        return self.databases[name]
+
+    def application(self, product: str, root: str) -> ApplicationTarget:
+        """The application called `product`, which its release puts below `root`.
+
+        Raises:
+            ConfigurationError: this host has none of that name, or has it elsewhere.
+        """
+        if product not in self.applications:
+            raise _absent("application", product, f'root = "{root}"')
+        target = self.applications[product]
+        if str(target.root) != root:
+            raise ConfigurationError(
+                f"{HOST_FILE}: [application.{product}] has root {target.root}, "
+                f"but the release goes below {root}"
+            )
+        return target
+
+
+def parse_host_file(text: bytes) -> HostFile:
+    """The host file whose content is `text`.
+
+    Raises:
+        ConfigurationError: a key is unknown, missing, or has a value that it cannot have.
+    """
+    top = load_toml(text, HOST_FILE.name).only("environment", "database", "application")
+    return HostFile(
+        environment=top.text("environment", ENVIRONMENT),
+        databases={name: _database(name, t) for name, t in top.tables("database").items()},
+        applications={name: _application(name, t) for name, t in top.tables("application").items()},
+    )
+
+
+def _database(name: str, table: Table) -> DatabaseTarget:
+    _require_name(name, _DATABASE, table)
+    table.only(
+        "service",
+        "conninfo",
+        "owner",
+        "search_path",
+        "lock_timeout",
+        "statement_timeout",
+        "lock_wait",
+    )
+    return DatabaseTarget(
+        name=name,
+        connection=_connection(table),
+        owner=table.text("owner", _ROLE),
+        search_path=table.text("search_path", _SEARCH_PATH, "public").replace(" ", ""),
+        lock_timeout=table.integer("lock_timeout", 1, DAY, 5),
+        statement_timeout=table.integer("statement_timeout", 0, 7 * DAY, 0),
+        lock_wait=table.integer("lock_wait", 0, DAY, 60),
+    )
+
+
+def _connection(table: Table) -> str:
+    if table.has("service") == table.has("conninfo"):
+        table.refuse("give either service or conninfo")
+    if table.has("service"):
+        return f"service={table.text('service', _SERVICE)}"
+    conninfo = table.text("conninfo", _ANYTHING)
+    _require_settings(conninfo, table)
+    return conninfo
+
+
+def _require_settings(conninfo: str, table: Table) -> None:
+    """Refuse what is no list of settings, and settings that have no place in it.
+
+    No message repeats the text, which may hold a password all the same.
+    """
+    position = 0
+    while match := _SETTING.match(conninfo, position):
+        position = match.end()
+        if "password" in match[1]:
+            table.refuse(
+                "conninfo holds a password; a file of root's, named by passfile=, may hold it"
+            )
+        if match[1] == "options":
+            table.refuse("conninfo holds options; search_path and timeouts are keys of the table")
+    if position == 0 or position < len(conninfo):
+        table.refuse(
+            "conninfo is not a list of keyword=value, such as host=/run/postgresql dbname=crm"
+        )
+
+
+def _application(product: str, table: Table) -> ApplicationTarget:
+    _require_name(product, PRODUCT, table)
+    table.only("root", "keep", "services")
+    return ApplicationTarget(
+        product=product,
+        root=_root(table),
+        keep=table.integer("keep", 1, 1000, 3),
+        services=table.texts("services", _UNIT, ()),
+    )
+
+
+def _root(table: Table) -> Path:
+    text = table.text("root", _ANYTHING)
+    root = Path(text)
+    shared = root.parent == Path(root.anchor)  # such as /opt, and / itself
+    if not root.is_absolute() or shared or ".." in root.parts or str(root) != text:
+        table.refuse(f"root is {text!r}, which is not a plain absolute path such as /opt/crm")
+    return root
+
+
+def _require_name(name: str, pattern: re.Pattern[str], table: Table) -> None:
+    if not pattern.fullmatch(name):
+        table.refuse(f"the name does not match {pattern.pattern}, so no release can use it")
+
+
+def _absent(kind: str, name: str, lines: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{HOST_FILE} has no [{kind}.{name}], which this release needs",
+        detail=f"Add to {HOST_FILE}:\n[{kind}.{name}]\n{lines}",
+    )

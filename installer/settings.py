@@ -1,0 +1,130 @@
+"""TOML that a sysadmin writes, read by key and type.
+
+Nothing is guessed: an unknown key is refused, with the nearest one that is known, and so is a value
+of another type. A key that a newer version knows may carry a condition that this one cannot honour.
+"""
+
+import re
+import tomllib
+from collections.abc import Collection
+from datetime import datetime
+from difflib import get_close_matches
+from typing import NoReturn, Self, TypeVar, cast
+
+from installer.errors import ConfigurationError
+
+T = TypeVar("T")
+
+_KINDS: dict[type, str] = {
+    str: "text in quotes",
+    int: "a whole number",
+    list: "a list",
+    dict: "a table",
+    datetime: "a date and time such as 2026-01-31T00:00:00Z",
+}
+
+
+def load_toml(text: bytes, name: str) -> "Table":
+    """The file called `name`, whose content is `text`.
+
+    Raises:
+        ConfigurationError: it is not TOML.
+    """
+    try:
+        return Table(tomllib.loads(text.decode("utf-8")), name)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{name}: not TOML: {error}") from None
+
+
+class Table:
+    """One table of a file. Its methods raise ConfigurationError, with the place and the reason."""
+
+    def __init__(self, values: object, where: str) -> None:
+        self.where = where
+        if not isinstance(values, dict):
+            self.refuse("must be a table")
+        self._values = cast("dict[str, object]", values)
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Keys as written, in the file's order."""
+        return self._values.keys()
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Refuse this table."""
+        raise ConfigurationError(f"{self.where}: {reason}")
+
+    def only(self, *known: str) -> Self:
+        """Refuse any other key."""
+        for key in self._values:
+            if key not in known:
+                self.refuse(f"unknown key {key!r}; {nearest(key, known)}")
+        return self
+
+    def has(self, key: str) -> bool:
+        """Whether `key` is given."""
+        return key in self._values
+
+    def text(self, key: str, pattern: re.Pattern[str], default: str | None = None) -> str:
+        """Text that `pattern` describes in full."""
+        value = self._take(key, str, default)
+        if not pattern.fullmatch(value):
+            self.refuse(f"{key} is {value!r}, which does not match {pattern.pattern}")
+        return value
+
+    def texts(
+        self, key: str, pattern: re.Pattern[str], default: Collection[str] | None = None
+    ) -> tuple[str, ...]:
+        """A list of texts, each given once."""
+        values = self._take(key, list, None if default is None else list(default))
+        for value in values:
+            if type(value) is not str or not pattern.fullmatch(value):
+                self.refuse(f"{key} holds {value!r}, which does not match {pattern.pattern}")
+        if len(set(values)) != len(values):
+            self.refuse(f"{key} holds something twice")
+        return tuple(values)
+
+    def integer(self, key: str, least: int, most: int, default: int | None = None) -> int:
+        """A whole number from `least` to `most`."""
+        value = self._take(key, int, default)
+        if not least <= value <= most:
+            self.refuse(f"{key} is {value}, outside {least}..{most}")
+        return value
+
+    def moment(self, key: str) -> int | None:
+        """A date and time with its offset, in seconds since 1970; None where it is not given."""
+        if not self.has(key):
+            return None
+        value = self._take(key, datetime)
+        if value.tzinfo is None:
+            self.refuse(f"{key} has no offset from UTC; write {value.isoformat()}Z")
+        return int(value.timestamp())
+
+    def tables(self, key: str) -> "dict[str, Table]":
+        """The tables `[key.NAME]` by name; none where `key` is not given."""
+        group = self._take(key, dict, {})
+        return {
+            name: Table(values, f"{self.where}: [{key}.{name}]") for name, values in group.items()
+        }
+
+    def each(self, key: str) -> "list[Table]":
+        """The tables that are each headed `[[key]]`."""
+        return [
+            Table(values, f"{self.where}: [[{key}]] number {number}")
+            for number, values in enumerate(self._take(key, list), 1)
+        ]
+
+    def _take(self, key: str, kind: type[T], default: T | None = None) -> T:
+        value = self._values.get(key, default)
+        if value is None:
+            self.refuse(f"{key} is missing")
+        if type(value) is not kind:  # not isinstance: true is no number
+            self.refuse(f"{key} must be {_KINDS[kind]}")
+        return value
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """A half-sentence that leads from `word` to what may have been meant."""
+    if close := get_close_matches(word, known, 1):
+        return f"did you mean {close[0]!r}?"
+    return f"known are {', '.join(sorted(known))}"

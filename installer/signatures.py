@@ -1,0 +1,242 @@
+"""Verifies who signed, before anything of a release is parsed.
+
+gpg's exit code proves nothing: it is 0 for expired and revoked keys. A signature verifies if
+
+- its envelope passes `installer.openpgp`;
+- gpgv, run with this host's keyring and nothing else, ends with 0, and what it says on a status
+  pipe of its own is exactly one NEWSIG, GOODSIG and VALIDSIG, beside lines that do not matter;
+- envelope and gpgv name the same key and the same time;
+- it has not expired, and was not made in the future (beyond a clock's error).
+
+Everything else, a gpgv that is missing, hangs, dies or stops in mid-sentence included, is refused.
+
+A release may carry signatures by keys that this host does not hold: they are for other hosts, and
+do not count. One that is broken in any other way refuses the release: someone changed something.
+"""
+
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer.bundle import Head
+from installer.errors import ConfigurationError, SignatureError
+from installer.manifest import Manifest, parse_manifest
+from installer.openpgp import DIGESTS, Envelope, Signature, open_envelope
+from installer.policy import Policy, Signer, authorise
+
+__all__ = [
+    "Signature",
+    "UnknownKeyError",
+    "VerifiedRelease",
+    "require_binary_keyring",
+    "verify_release",
+    "verify_signature",
+]
+
+GPGV = "/usr/bin/gpgv"
+TIMEOUT = 60
+"""Seconds that gpgv may take."""
+
+CLOCK_ERROR = 300
+"""Seconds by which the signer's clock may be ahead of this host's."""
+
+_PREFIX = "[GNUPG:] "
+_ONCE = {"NEWSIG": 1, "GOODSIG": 1, "VALIDSIG": 1}
+# KEYEXPIRED is said of any subkey of the signer's that has expired, even one that only encrypts.
+# For a key that signed after it expired, EXPKEYSIG takes the place of GOODSIG.
+_NO_MATTER = {
+    "KEYEXPIRED",
+    "KEY_CONSIDERED",
+    "NOTATION_DATA",
+    "NOTATION_FLAGS",
+    "NOTATION_NAME",
+    "SIG_ID",
+    "VERIFICATION_COMPLIANCE_MODE",
+}
+_UNKNOWN_KEY = {"NEWSIG": 1, "ERRSIG": 1, "NO_PUBKEY": 1}
+_CAUSES = {
+    "BADSIG": "the signature does not match: what was signed, or the signature, was changed",
+    "EXPSIG": "the signature has expired",
+    "EXPKEYSIG": "the key that made the signature has expired",
+    "REVKEYSIG": "the key that made the signature is revoked",
+    "ERRSIG": "the signature cannot be verified with the key that made it",
+}
+_VALIDSIG_FIELDS = 10
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}")
+_PUBLIC_KEY = {b"\x98", b"\x99", b"\x9a", b"\xc6"}
+"""First octet of a public key's packet, in the old format and the new (RFC 4880 4.2)."""
+
+
+class UnknownKeyError(SignatureError):
+    """The keyring does not hold the key that signed; `fingerprint` is what the signature names."""
+
+    def __init__(self, fingerprint: str) -> None:
+        super().__init__(
+            f"the keyring does not hold the key that made the signature, {fingerprint}"
+        )
+        self.fingerprint = fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRelease:
+    """A release that enough of the right people signed. Only `verify_release` makes one."""
+
+    manifest: Manifest
+    signers: tuple[Signer, ...]
+
+
+def verify_release(
+    head: Head, policy: Policy, environment: str, keyring: Path, now: int
+) -> VerifiedRelease:
+    """The release of `head`, whose signatures reach what `policy` requires in `environment`.
+
+    `now` is in seconds since 1970. The manifest is parsed last.
+
+    Raises:
+        ConfigurationError: the policy says nothing about `environment`.
+        SignatureError: a signature is broken, or too few count.
+        MalformedError: what was signed is not a manifest.
+    """
+    verified: list[Signature] = []
+    unknown: list[str] = []
+    for label, signature in head.signatures.items():
+        try:
+            verified.append(verify_signature(signature, head.manifest, keyring, now))
+        except UnknownKeyError as error:
+            unknown.append(error.fingerprint)
+        except SignatureError as error:
+            raise SignatureError(f"signatures/{label}.asc: {error}") from error
+    signers = authorise(policy, environment, verified, unknown)
+    return VerifiedRelease(parse_manifest(head.manifest), signers)
+
+
+def verify_signature(signature: bytes, data: bytes, keyring: Path, now: int) -> Signature:
+    """Who made `signature`, an armoured detached one, of `data`, and when.
+
+    `keyring` holds binary public keys (`require_binary_keyring`); `now` is in seconds since 1970.
+
+    Raises:
+        UnknownKeyError: `keyring` does not hold the key.
+        SignatureError: the signature does not verify, or could not be verified.
+    """
+    envelope = open_envelope(signature)
+    code, status = _gpgv(envelope.packet, data, keyring)
+    verified = _conclude(code, status, envelope)
+    if verified.created > now + CLOCK_ERROR:
+        raise SignatureError("the signature was made in the future, by this host's clock")
+    if envelope.expires is not None and envelope.expires <= now:
+        raise SignatureError(_CAUSES["EXPSIG"])
+    return verified
+
+
+def require_binary_keyring(content: bytes, path: Path) -> None:
+    """Refuse a keyring that gpgv would find no key in; `content` is what the file `path` holds.
+
+    Raises:
+        ConfigurationError: it is armoured, empty, or does not begin with a public key.
+    """
+    if content[:1] not in _PUBLIC_KEY:
+        kind = "armoured" if content.startswith(b"-----BEGIN PGP") else "no keyring of public keys"
+        raise ConfigurationError(
+            f"{path} is {kind}; gpgv reads binary public keys: "
+            f"run `gpg --export FINGERPRINT… > {path}`"
+        )
+
+
+def _gpgv(packet: bytes, data: bytes, keyring: Path) -> tuple[int, bytes]:
+    """Run gpgv: its exit code, and what it said on the status pipe.
+
+    The pipe is read when gpgv has ended. It holds 64 KiB, a hundred times what one signature
+    makes: a gpgv that says more blocks, and is killed when its time is over.
+    """
+    with _in_memory(packet) as signature, _in_memory(data) as document:
+        status, says = os.pipe()
+        with os.fdopen(status, "rb") as pipe:
+            command = [
+                GPGV,
+                *("--homedir", "/nonexistent"),
+                "--enable-special-filenames",
+                *("--weak-digest", "SHA1"),
+                *("--status-fd", str(says)),
+                *("--keyring", str(keyring.absolute())),
+                *("--", f"-&{signature}", f"-&{document}"),
+            ]
+            try:
+                code = _run(command, (signature, document, says))
+            finally:
+                os.close(says)
+            return code, pipe.read()
+
+
+def _run(command: list[str], descriptors: tuple[int, ...]) -> int:
+    """Run `command` with nothing of this process but `descriptors`, and return its exit code."""
+    try:
+        return subprocess.run(  # noqa: S603  gpgv by its path; no argument comes from a package
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C", "PATH": "/usr/bin"},
+            cwd="/",
+            pass_fds=descriptors,
+            timeout=TIMEOUT,
+            check=False,
+        ).returncode
+    except OSError as error:
+        reason = error.strerror
+    except subprocess.TimeoutExpired:
+        reason = f"did not end within {TIMEOUT} s"
+    raise SignatureError(f"the signature cannot be verified: {GPGV}: {reason}")
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """A descriptor of a file without a name: nobody can exchange what is in it."""
+    with os.fdopen(os.memfd_create("countersign"), "w+b") as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()
+
+
+def _conclude(code: int, status: bytes, envelope: Envelope) -> Signature:
+    """What gpgv's exit code and status amount to."""
+    lines = _status_lines(status)
+    said = Counter(keyword for keyword, _ in lines)
+    if said == _UNKNOWN_KEY:
+        raise UnknownKeyError(envelope.issuer)
+    for keyword, cause in _CAUSES.items():
+        if keyword in said:
+            raise SignatureError(cause)
+    matters = {keyword: count for keyword, count in said.items() if keyword not in _NO_MATTER}
+    if code or matters != _ONCE:
+        raise SignatureError(
+            f"gpgv does not vouch for the signature (exit code {code}, said {' '.join(said)})"
+        )
+    return _signature(dict(lines)["VALIDSIG"], envelope)
+
+
+def _status_lines(status: bytes) -> list[tuple[str, str]]:
+    """Keyword and arguments of each line."""
+    lines = status.decode("utf-8", "replace").split("\n")
+    if lines.pop() or not all(line.startswith(_PREFIX) for line in lines):
+        raise SignatureError("gpgv's answer is cut off, or not its own")
+    parts = (line.removeprefix(_PREFIX).partition(" ") for line in lines)
+    return [(keyword, arguments) for keyword, _, arguments in parts]
+
+
+def _signature(arguments: str, envelope: Envelope) -> Signature:
+    """The signature that VALIDSIG's ten arguments describe (GnuPG, doc/DETAILS)."""
+    fields = arguments.split(" ")
+    if len(fields) != _VALIDSIG_FIELDS:
+        raise SignatureError("gpgv's answer is cut off, or not its own")
+    signing, created, digest, kind, primary = (fields[i] for i in (0, 2, 7, 8, 9))
+    claimed = (envelope.issuer, str(envelope.created), "00")
+    accepted = digest in {str(number) for number in DIGESTS}
+    if (signing, created, kind) != claimed or not accepted or not _FINGERPRINT.fullmatch(primary):
+        raise SignatureError("gpgv and the signature's envelope disagree about who signed what")
+    return Signature(primary, signing, envelope.created)

@@ -1,0 +1,431 @@
+"""Scripts in a real server: what they may do, what the server refuses, what the ledger keeps."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from installer.database import Database, Origin, ScriptRun, connect
+from installer.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    LockedError,
+    OutcomeUnknownError,
+    ScriptFailedError,
+)
+from installer.host_file import DatabaseTarget
+from installer.manifest import Script
+from installer.tree import Digest, digest_of
+from tests.cluster import Cluster
+
+pytestmark = pytest.mark.integration
+
+ORIGIN = Origin(
+    product="crm",
+    version="1.0",
+    sequence=1,
+    manifest=Digest("a" * 64),
+    signers=("developer Ada 0123",),
+    environment="QAT",
+    host="qat1",
+    package="crm-1.0-1.noarch",
+    installer="0.1.0",
+)
+
+
+def target(conninfo: str, **changes: object) -> DatabaseTarget:
+    values: dict[str, object] = {
+        "name": "crm",
+        "connection": conninfo,
+        "owner": "crm_owner",
+        "search_path": "public",
+        "lock_timeout": 1,
+        "statement_timeout": 0,
+        "lock_wait": 1,
+    }
+    return DatabaseTarget(**(values | changes))  # type: ignore[arg-type]
+
+
+def script(name: str, *statements: str) -> tuple[Script, bytes]:
+    """A script whose runs are the given statements."""
+    content = "".join(statements).encode()
+    runs = [len("".join(statements[:i]).encode()) for i in range(len(statements))]
+    return Script(name, digest_of(content), len(content), tuple(runs)), content
+
+
+def apply(database: Database, *scripts: tuple[Script, bytes]) -> tuple[ScriptRun, ...]:
+    with database.transaction() as transaction:
+        runs = tuple(transaction.run(*one) for one in scripts)
+        transaction.settle_constraints()
+        transaction.record("applied", ORIGIN, runs)
+    return runs
+
+
+@pytest.fixture
+def connection(cluster: Cluster, database: str) -> Iterator[Database]:
+    # PostgreSQL 15 gives PUBLIC no CREATE on public; a product's owner has it.
+    cluster.psql("GRANT CREATE ON SCHEMA public TO crm_owner", database_name(database))
+    with connect(target(database), "test") as opened:
+        yield opened
+
+
+def database_name(conninfo: str) -> str:
+    return re.search(r"dbname=(\w+)", conninfo)[1]  # type: ignore[index]
+
+
+def tables(cluster: Cluster, conninfo: str) -> str:
+    sql = (
+        "SELECT string_agg(tablename || ':' || tableowner, ' ' ORDER BY 1) FROM pg_tables "
+        "WHERE schemaname = 'public'"
+    )
+    return cluster.psql(sql, database_name(conninfo))
+
+
+def test_scripts_run_in_order_as_the_owner_role_and_the_ledger_says_so(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    first = script("sql/1.sql", "CREATE TABLE a (i int);\n", "INSERT INTO a VALUES (1), (2);\n")
+    second = script("sql/2.sql", "-- no final semicolon\nALTER TABLE a ADD COLUMN j text")
+
+    runs = apply(connection, first, second)
+
+    assert [(run.script, run.rows) for run in runs] == [("sql/1.sql", 2), ("sql/2.sql", 0)]
+    assert tables(cluster, database) == "a:crm_owner"
+    state = connection.state("crm")
+    assert state.applied == {"sql/1.sql": first[0].digest, "sql/2.sql": second[0].digest}
+    assert (state.version, state.sequence, state.manifest) == ("1.0", 1, ORIGIN.manifest)
+    assert connection.first_broken_row() is None
+
+
+def test_an_empty_script_is_recorded_and_runs_nothing(connection: Database) -> None:
+    (run,) = apply(connection, script("sql/empty.sql"))
+
+    assert run.rows == 0
+    assert "sql/empty.sql" in connection.state("crm").applied
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMIT",
+        "ROLLBACK",
+        "BEGIN",
+        "SAVEPOINT s",
+        "/* comment */ END",
+        "DO $$ BEGIN COMMIT; END $$",
+        "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$; CALL p()",
+        "CREATE INDEX CONCURRENTLY ON a (i)",
+        "VACUUM",
+        "RESET ROLE",
+        "SET ROLE countersign",
+        "SET SESSION AUTHORIZATION countersign",
+        "SET LOCAL ROLE countersign",
+        "DO $$ BEGIN PERFORM set_config('role', 'countersign', false); END $$",
+        "DELETE FROM countersign.ledger",
+        "UPDATE countersign.ledger SET host = 'x'",
+        "TRUNCATE countersign.ledger",
+        "DROP SCHEMA countersign CASCADE",
+        "ALTER TABLE countersign.ledger DISABLE TRIGGER ALL",
+        "SELECT countersign.append('[]')",
+        "COPY a FROM PROGRAM 'id'",
+        "COPY a FROM STDIN",
+        "SELECT pg_read_file('/etc/passwd')",
+    ],
+)
+def test_what_a_script_must_not_do_is_refused_by_the_server_and_nothing_stays(
+    cluster: Cluster, database: str, connection: Database, statement: str
+) -> None:
+    good = script("sql/1.sql", "CREATE TABLE a (i int);\n")
+    bad = script("sql/2.sql", "SELECT 1;\n", f"{statement};\n", "CREATE TABLE b ();\n")
+
+    with pytest.raises(ScriptFailedError) as refused:
+        apply(connection, good, bad)
+
+    assert str(refused.value).startswith("sql/2.sql:2")
+    assert tables(cluster, database) == ""
+    assert connection.state("crm").applied == {}
+
+
+def test_a_script_cannot_replace_the_function_that_runs_the_next_one(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    trap = script(
+        "sql/1.sql",
+        "CREATE OR REPLACE FUNCTION pg_temp.run_script(runs text[]) RETURNS bigint "
+        "LANGUAGE plpgsql AS $$ BEGIN EXECUTE runs[1]; RETURN 0; END $$;\n",
+        "CREATE TABLE a ();\n",
+    )
+    escape = script("sql/2.sql", "DELETE FROM countersign.ledger;\n")
+
+    with pytest.raises(ScriptFailedError, match="permission denied"):
+        apply(connection, trap, escape)
+
+    assert tables(cluster, database) == ""
+
+
+def test_a_deferred_trigger_runs_as_the_owner_role_too(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    trap = script(
+        "sql/1.sql",
+        "CREATE TABLE a (i int);\n",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN EXECUTE 'CREATE TABLE made_by_trigger ()'; RETURN NULL; END $$;\n",
+        "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON a DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION f();\n",
+        "INSERT INTO a VALUES (1);\n",
+    )
+
+    apply(connection, trap)
+
+    assert tables(cluster, database) == "a:crm_owner made_by_trigger:crm_owner"
+
+
+def test_a_deferred_constraint_that_does_not_hold_rolls_everything_back(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    broken = script(
+        "sql/1.sql",
+        "CREATE TABLE a (i int PRIMARY KEY, j int REFERENCES a DEFERRABLE INITIALLY DEFERRED);\n",
+        "INSERT INTO a VALUES (1, 2);\n",
+    )
+
+    with pytest.raises(ScriptFailedError, match=r"deferred constraints: .*violates foreign key"):
+        apply(connection, broken)
+
+    assert tables(cluster, database) == ""
+
+
+def test_settings_and_temporary_tables_do_not_leak_into_the_next_script(
+    connection: Database,
+) -> None:
+    leaky = script(
+        "sql/1.sql",
+        "SET search_path = pg_catalog;\n",
+        "SET lock_timeout = '1ms';\n",
+        "SET timezone = 'Asia/Tokyo';\n",
+        "CREATE TEMP TABLE t (i int);\n",
+        "PREPARE p AS SELECT 1;\n",
+    )
+    next_one = script(
+        "sql/2.sql",
+        "DO $$ BEGIN ASSERT current_setting('search_path') = 'public'; END $$;\n",
+        "DO $$ BEGIN ASSERT current_setting('lock_timeout') = '1s'; END $$;\n",
+        "DO $$ BEGIN ASSERT current_setting('timezone') <> 'Asia/Tokyo'; END $$;\n",
+        "DO $$ BEGIN ASSERT to_regclass('t') IS NULL; END $$;\n",
+        "PREPARE p AS SELECT 2;\n",
+    )
+
+    assert len(apply(connection, leaky, next_one)) == 2
+
+
+def test_an_error_names_script_line_column_and_shows_the_line(connection: Database) -> None:
+    bad = script("sql/2.sql", "SELECT 'ä';\n", "-- a comment\n\nSELECT 1,\n  'ü', nothing;\n")
+
+    with pytest.raises(ScriptFailedError) as refused:
+        apply(connection, bad)
+
+    assert str(refused.value) == 'sql/2.sql:5:8: column "nothing" does not exist'
+    assert refused.value.detail == "   5 |   'ü', nothing;\n     |        ^"
+
+
+def test_an_error_without_a_position_names_the_statement_s_first_line(connection: Database) -> None:
+    bad = script(
+        "sql/2.sql",
+        "CREATE TABLE a (i int PRIMARY KEY);\n",
+        "INSERT INTO a VALUES (1);\n",
+        "\n-- the same again\nINSERT INTO a VALUES (1);\n",
+    )
+
+    with pytest.raises(ScriptFailedError) as refused:
+        apply(connection, bad)
+
+    assert re.fullmatch(
+        r"sql/2.sql:5: duplicate key .*; Key \(i\)=\(1\) already .*", str(refused.value)
+    )
+    assert refused.value.detail == "   5 | INSERT INTO a VALUES (1);"
+
+
+def test_an_error_inside_a_function_names_the_statement_that_called_it(
+    connection: Database,
+) -> None:
+    bad = script(
+        "sql/2.sql",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1/0; END $$;\n",
+        "SELECT f();\n",
+    )
+
+    with pytest.raises(ScriptFailedError, match=r"sql/2.sql:2: division by zero"):
+        apply(connection, bad)
+
+
+def test_a_locked_table_is_told_apart_from_a_failing_script(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    apply(connection, script("sql/1.sql", "CREATE TABLE a (i int);\n"))
+    with psycopg.connect(cluster.conninfo(database_name(database), "postgres")) as blocker:
+        blocker.execute("LOCK TABLE a")
+        with pytest.raises(
+            LockedError, match=r"sql/2\.sql:1: canceling statement due to lock timeout"
+        ):
+            apply(connection, script("sql/2.sql", "ALTER TABLE a ADD COLUMN j int;\n"))
+
+    assert list(connection.state("crm").applied) == ["sql/1.sql"]
+
+
+def test_a_second_install_waits_and_is_then_refused_with_the_holder_named(
+    database: str, connection: Database
+) -> None:
+    holder = r"pid \d+ \(countersign test, user countersign"
+    with connect(target(database, lock_wait=0), "second") as second, connection.transaction():
+        with pytest.raises(LockedError, match=holder), second.transaction():
+            pytest.fail("two installs held the lock at once")
+
+
+def test_eight_writers_make_one_chain(database: str, connection: Database) -> None:
+    def write(number: int) -> None:
+        with connect(target(database, lock_wait=30), f"writer {number}") as writer:
+            for _ in range(5):
+                with writer.transaction() as transaction:
+                    transaction.record("failed", ORIGIN, detail=f"writer {number}")
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+
+    rows = connection.history("crm")
+    assert [row["id"] for row in rows] == list(range(1, 41))
+    assert connection.first_broken_row() is None
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE countersign.ledger SET host = 'elsewhere' WHERE id = 2",
+        "DELETE FROM countersign.ledger WHERE id = 2",
+    ],
+)
+def test_a_superuser_s_edit_breaks_the_chain_and_is_found(
+    cluster: Cluster, database: str, connection: Database, edit: str
+) -> None:
+    for _ in range(3):
+        with connection.transaction() as transaction:
+            transaction.record("failed", ORIGIN)
+    cluster.psql(f"SET session_replication_role = replica; {edit}", database_name(database))
+
+    broken = connection.first_broken_row()
+
+    assert broken is not None
+    assert broken >= 2
+
+
+@pytest.mark.parametrize(
+    "edit", ["UPDATE countersign.ledger SET host = 'x'", "TRUNCATE countersign.ledger"]
+)
+def test_even_the_ledger_s_owner_cannot_change_it_by_accident(
+    database: str, connection: Database, edit: str
+) -> None:
+    with connection.transaction() as transaction:
+        transaction.record("failed", ORIGIN)
+
+    with psycopg.connect(database) as owner, pytest.raises(psycopg.errors.RaiseException):
+        owner.execute(edit)
+
+    assert len(connection.history(None)) == 1
+
+
+def test_every_column_of_the_ledger_is_documented(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    apply(connection)
+    undocumented = cluster.psql(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'countersign.ledger'::regclass "
+        "AND attnum > 0 AND col_description(attrelid, attnum) IS NULL",
+        database_name(database),
+    )
+
+    assert undocumented == ""
+
+
+def test_a_ledger_schema_of_another_role_is_not_trusted(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    cluster.psql("CREATE SCHEMA countersign AUTHORIZATION crm_owner", database_name(database))
+
+    with pytest.raises(ConfigurationError, match="belongs to another role"):
+        connection.state("crm")
+
+
+def test_a_database_that_does_not_answer_is_exit_code_30(cluster: Cluster) -> None:
+    nobody = target(f"host={cluster.folder} port=1 dbname=crm user=countersign")
+    with (
+        pytest.raises(DatabaseUnavailableError, match="cannot connect to database crm") as refused,
+        connect(nobody, "test"),
+    ):
+        pytest.fail("it connected")
+
+    assert refused.value.exit_code == 30
+
+
+@pytest.mark.parametrize(
+    "owner,words",
+    [
+        ("nobody_there", "does not exist"),
+        ("postgres", "could change the ledger"),
+        ("countersign", "could change the ledger"),
+        ("stranger", "is no member of stranger; run: GRANT stranger TO countersign"),
+    ],
+)
+def test_roles_that_would_let_a_script_reach_the_ledger_are_refused(
+    cluster: Cluster, database: str, owner: str, words: str
+) -> None:
+    cluster.psql(
+        "DO $$ BEGIN CREATE ROLE stranger; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    )
+    with (
+        pytest.raises(ConfigurationError, match=words),
+        connect(target(database, owner=owner), "test"),
+    ):
+        pytest.fail("it connected")
+
+
+def test_a_connection_lost_in_a_script_leaves_nothing(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    slow = script(
+        "sql/1.sql",
+        "CREATE TABLE a ();\n",
+        "SELECT pg_sleep(30);\n",
+    )
+    killer = threading.Thread(target=_terminate, args=(cluster, "wait_event = 'PgSleep'"))
+    killer.start()
+    with pytest.raises(DatabaseUnavailableError, match="connection was lost"):
+        apply(connection, slow)
+    killer.join(60)
+
+    assert tables(cluster, database) == ""
+
+
+def test_a_connection_lost_during_commit_is_an_unknown_outcome(
+    cluster: Cluster, connection: Database
+) -> None:
+    with pytest.raises(OutcomeUnknownError), connection.transaction() as transaction:  # noqa: PT012
+        transaction.record("applied", ORIGIN)
+        _terminate(cluster, "query LIKE '%countersign.append%'")
+
+
+def _terminate(cluster: Cluster, condition: str) -> None:
+    """End the backend of `countersign test` once pg_stat_activity says `condition` of it."""
+    sql = (
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+        f"WHERE application_name = 'countersign test' AND {condition}"
+    )
+    deadline = time.monotonic() + 20
+    while cluster.psql(sql) == "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
