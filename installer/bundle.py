@@ -173,7 +173,9 @@ def tar_header(name: str, size: int) -> bytes:
     """
     fields = (
         name.encode("ascii").ljust(100, b"\0"),
-        b"0000644\00000000\00000000\0",
+        b"0000644\0",
+        b"0000000\0",
+        b"0000000\0",
         f"{size:011o}\0".encode(),
         b"00000000000\0",
         b" " * 8,

@@ -208,8 +208,8 @@ def _fingerprint(hashed: dict[int, bytes]) -> str:
 
 
 def _require_issuer_only(area: bytes, issuer: str) -> None:
-    for kind, _, content in _subpackets(area):
-        if kind not in {_ISSUER, _ISSUER_FINGERPRINT}:
+    for kind, critical, content in _subpackets(area):
+        if critical or kind not in {_ISSUER, _ISSUER_FINGERPRINT}:
             raise SignatureError(
                 f"the signature has an unhashed subpacket of type {kind}, which anyone may add"
             )

@@ -60,6 +60,7 @@ _NO_MATTER = {
 }
 _UNKNOWN_KEY = {"NEWSIG": 1, "ERRSIG": 1, "NO_PUBKEY": 1}
 _CAUSES = {
+    "ERROR": "gpgv failed; can it read the keyring?",
     "BADSIG": "the signature does not match: what was signed, or the signature, was changed",
     "EXPSIG": "the signature has expired",
     "EXPKEYSIG": "the key that made the signature has expired",

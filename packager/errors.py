@@ -4,7 +4,8 @@ The numbers 50 to 59 belong to the build side; `installer.errors` has the others
 `packager.cli` catches these and exits.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 
 class PackagerError(Exception):
@@ -16,6 +17,14 @@ class PackagerError(Exception):
     def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail
+
+    @classmethod
+    def of(cls, problems: Sequence[str], where: str) -> Self:
+        """One error for all `problems`: a single one is its message, several are its detail."""
+        if len(problems) == 1:
+            return cls(problems[0])
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        return cls(f"{where}: {len(problems)} problems", detail=lines)
 
 
 class ProjectError(PackagerError):

@@ -1,0 +1,1 @@
+INSERT INTO crm.note (customer_id, body) SELECT id, 'Welcome' FROM crm.customer;

@@ -1,0 +1,274 @@
+"""The command `countersign`: parse, call, print. The only place that exits.
+
+What a command found goes to stdout, warnings and errors to stderr. An error ends the command with
+the exit code that its class owns.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from installer.errors import ConfigurationError, InstallerError
+from installer.manifest import Patch, Script, parse_manifest
+from installer.policy import parse_policy
+from installer.signatures import require_binary_keyring, verify_release
+from packager import __version__, show
+from packager.build import NotSignedError, collect_signatures, sign_work, work_folder, write_work
+from packager.build import build as build_package
+from packager.errors import PackagerError
+from packager.init import initialise
+from packager.package_reader import read_package
+from packager.project import load_project
+from packager.release import Release, assemble, examine
+
+EPILOG = """\b
+From a repository with a release.toml to a package:
+  countersign check
+  countersign sign --key ann@example.org
+  countersign build
+
+\b
+Completion in bash (in zsh and fish: zsh_source, fish_source):
+  eval "$(_COUNTERSIGN_COMPLETE=bash_source countersign)"
+"""
+
+
+def _example(*lines: str) -> str:
+    r"""The end of a command's help. Click leaves a paragraph that begins with \b as it is."""
+    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
+
+
+PROJECT = click.option(
+    "--release",
+    "-r",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("release.toml"),
+    show_default=True,
+    help="The file that describes the release.",
+)
+OUTPUT = click.option(
+    "--output",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("dist"),
+    show_default=True,
+    help="The folder for manifests, signatures and packages.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+PACKAGE = click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="countersign")
+def commands() -> None:
+    """Build signed packages that install an application and its database changes together."""
+
+
+@commands.command(epilog=_example("countersign init --name crm ~/src/crm"))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
+@click.option("--name", help="The product's name.  [default: the folder's name]")
+@click.option("--vcs", type=click.Choice(["git", "svn", "tree"]), default="git", show_default=True)
+def init(folder: Path, name: str | None, vcs: str) -> None:
+    """Write a release.toml and a Makefile into a product's FOLDER."""
+    for file in initialise(folder, name or folder.resolve().name, vcs):
+        click.echo(f"wrote {file}")
+
+
+@commands.command(epilog=_example("countersign check -r releases/1.4.0.toml"))
+@PROJECT
+@OUTPUT
+def check(file: Path, output: Path) -> None:
+    """Say whether a release can be built: its tags, scripts, patches and signatures."""
+    project = load_project(file)
+    _good(f"{file}: {project.name} {project.version}, sequence {project.sequence}")
+    findings = examine(project)
+    for finding in findings:
+        _good(finding) if isinstance(finding, str) else _tell(finding)
+    if errors := [finding for finding in findings if isinstance(finding, PackagerError)]:
+        raise click.exceptions.Exit(errors[0].exit_code)
+    release = _assemble(file)
+    try:
+        signatures = collect_signatures(work_folder(output, release.manifest), release.raw)
+    except NotSignedError as error:
+        click.echo(f"-- {error}")
+    else:
+        for signer in signatures:
+            _good(f"signed by {signer.title}")
+
+
+@commands.command(epilog=_example("countersign plan | less"))
+@PROJECT
+@JSON
+def plan(file: Path, *, as_json: bool) -> None:
+    """Show the scripts in their order, and what changes from each starting point."""
+    release = _assemble(file)
+    if as_json:
+        _document(show.plan_document(release))
+    else:
+        _sections(show.show_plan(release))
+
+
+@commands.command(
+    epilog=_example(
+        "countersign manifest", "gpg --armor --detach-sign dist/crm-1.4.0/manifest.json"
+    )
+)
+@PROJECT
+@OUTPUT
+def manifest(file: Path, output: Path) -> None:
+    """Write the manifest, for developers who sign it with gpg itself."""
+    release = _assemble(file)
+    written = write_work(release, output)
+    click.echo(f"wrote {written}")
+    click.echo(f"SHA-256 {release.manifest.digest}")
+
+
+@commands.command(epilog=_example("countersign sign --key ann@example.org"))
+@PROJECT
+@OUTPUT
+@click.option(
+    "--key",
+    envvar="COUNTERSIGN_KEY",
+    show_envvar=True,
+    help="A fingerprint, or part of a user id.  [default: the only secret key that can sign]",
+)
+def sign(file: Path, output: Path, key: str | None) -> None:
+    """Write the manifest and sign it, for release to QAT."""
+    release = _assemble(file)
+    signature, signer = sign_work(release, output, key)
+    click.echo(f"signed {release.manifest.title} as {signer.title}")
+    click.echo(f"wrote {signature}")
+
+
+@commands.command(epilog=_example("countersign build --output /srv/packages"))
+@PROJECT
+@OUTPUT
+@JSON
+def build(file: Path, output: Path, *, as_json: bool) -> None:
+    """Build the package, with every signature that is beside the manifest, and read it back."""
+    release = _assemble(file)
+    package, signers = build_package(release, output)
+    if as_json:
+        signed = [asdict(signer) for signer in signers]
+        digest = release.manifest.digest
+        _document({"package": str(package), "digest": digest, "signers": signed})
+        return
+    _sections([show.signed_by(signers)])
+    click.echo(f"wrote {package}")
+
+
+@commands.command(
+    "show", epilog=_example("countersign show crm-1.4.0-1.noarch.rpm --script sql/0042_orders.sql")
+)
+@PACKAGE
+@JSON
+@click.option("--script", help="Print the content of this script.")
+@click.option("--patch", metavar="FROM", help="Print the application's patch from this start.")
+def show_command(package: Path, script: str | None, patch: str | None, *, as_json: bool) -> None:
+    """Show what is in a PACKAGE: manifest, scripts, patches, signatures. Verifies no signature."""
+    info, bundle = read_package(package)
+    signed = parse_manifest(bundle.head.manifest)
+    if script is not None or patch is not None:
+        kind, name = (Script, script) if script is not None else (Patch, patch or "")
+        blob = show.named_blob(signed, kind, name)
+        if blob is None:
+            raise click.UsageError(f"{signed.title} has no {kind.__name__.lower()} {name!r}")
+        click.echo(bundle.open_content(signed).read(blob), nl=False)
+    elif as_json:
+        _document(show.package_document(info, bundle, signed))
+    else:
+        _sections(show.show_package(info, bundle, signed))
+
+
+@commands.command(
+    epilog=_example(
+        "countersign verify crm-1.4.0-1.noarch.rpm --environment QAT \\",
+        "--policy policy.toml --keyring keyring.pgp",
+    )
+)
+@PACKAGE
+@click.option("--policy", type=click.Path(path_type=Path), required=True)
+@click.option("--keyring", type=click.Path(path_type=Path), required=True)
+@click.option("--environment", required=True, help="Whose requirements to apply, such as QAT.")
+@JSON
+def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_json: bool) -> None:
+    """Verify a PACKAGE as a host with this policy and keyring would, and say who signed."""
+    _, bundle = read_package(package)
+    rules = parse_policy(_read(policy))
+    require_binary_keyring(_read(keyring), keyring)
+    verified = verify_release(bundle.head, rules, environment, keyring, int(time.time()))
+    content = bundle.open_content(verified.manifest)
+    for blob in verified.manifest.blobs:
+        content.read(blob)
+    signers = [asdict(signer) for signer in verified.signers]
+    if as_json:
+        digest = verified.manifest.digest
+        _document(
+            {"verified": True, "environment": environment, "digest": digest, "signers": signers}
+        )
+        return
+    _good(f"{verified.manifest.title} may be installed in {environment}, signed by")
+    for signer in verified.signers:
+        click.echo(f"  {signer.name} ({signer.role}) {signer.fingerprint}")
+
+
+def main() -> NoReturn:
+    """Run the command, and turn errors into messages and exit codes."""
+    try:
+        code = commands.main(prog_name="countersign", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except (PackagerError, InstallerError) as error:
+        _tell(error)
+        sys.exit(error.exit_code)
+    sys.exit(code)
+
+
+def _tell(error: PackagerError | InstallerError) -> None:
+    click.echo(click.style("error:", fg="red", bold=True), err=True, nl=False)
+    for text in (f" {error}", error.detail, error.hint):
+        if text:
+            click.echo(show.printable(text), err=True)
+
+
+def _assemble(file: Path) -> Release:
+    release = assemble(load_project(file))
+    if release.changes:
+        click.echo(click.style("warning:", fg="yellow"), err=True, nl=False)
+        click.echo(f" {release.manifest.source.tag} is released without these changes:", err=True)
+        for line in show.shortened(release.changes):
+            click.echo(f"  {line}", err=True)
+    return release
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+
+
+def _good(line: str) -> None:
+    click.echo(click.style("ok", fg="green") + f" {line}")
+
+
+def _sections(sections: Iterable[show.Section]) -> None:
+    for section in sections:
+        click.echo(click.style(section.title, bold=True))
+        for line in section.lines:
+            click.echo(f"  {line}")
+
+
+def _document(document: dict[str, Any]) -> None:
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    click.echo()

@@ -1,0 +1,121 @@
+"""Reads packages: gets the bundle out, and refuses a package that is more than its bundle.
+
+Nothing is installed or unpacked. What is returned is read, not verified: the signatures and the
+content are still to be checked by whoever asked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from installer.bundle import MAX_BUNDLE_SIZE, Bundle, dearmour, read_bundle
+from installer.errors import MalformedError
+from installer.tree import Digest, digest_of
+from packager.errors import ToolError
+from packager.formats.interface import BUNDLE, RELEASES
+from packager.tools import run
+
+RPM_MAGIC = bytes.fromhex("edabeedb")
+"""The first bytes of an RPM (Linux Standard Base Core 5.0, 22.2.1)."""
+
+INSTALLER = "/usr/bin/countersign-install"
+SCRIPTLETS = frozenset(
+    {
+        "FILETRIGGERSCRIPTS",
+        "POSTIN",
+        "POSTTRANS",
+        "POSTUN",
+        "POSTUNTRANS",
+        "PRETRANS",
+        "PREUN",
+        "PREUNTRANS",
+        "TRANSFILETRIGGERSCRIPTS",
+        "TRIGGERSCRIPTS",
+    }
+)
+"""What a release's RPM has none of. Later versions of rpm know more of these than earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageInfo:
+    """What a package says of itself. `payload` has the digest of each file, by its path."""
+
+    format: str
+    name: str
+    payload: Mapping[str, Digest]
+
+
+def read_package(path: Path) -> tuple[PackageInfo, Bundle]:
+    """The bundle in the package, or the bare bundle, at `path`.
+
+    Raises:
+        MalformedError: it is no such file, damaged, or carries more than a bundle.
+        ToolError: rpm is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(RPM_MAGIC))
+            if start == RPM_MAGIC:
+                return _read_rpm(path)
+            raw = start + file.read(MAX_BUNDLE_SIZE)
+    except OSError as error:
+        raise MalformedError(f"{path}: {error.strerror}") from None
+    return PackageInfo("bundle", path.name, {}), read_bundle(raw)
+
+
+def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
+    with TemporaryDirectory(prefix="countersign-rpmdb-") as folder:
+        rpm = _Rpm(path.absolute(), Path(folder))
+        rpm.require_whole()
+        rpm.require_only_a_bundle()
+        raw = dearmour(rpm.query("%{PREIN}"))
+        lines = rpm.query("[%{FILENAMES}\t%{FILEDIGESTS}\n]").decode().splitlines()
+        name = rpm.query("%{NEVRA}").decode()
+    digests = (line.split("\t") for line in lines)
+    payload = {name: Digest(digest) for name, digest in digests if digest}
+    _require_own_files(path, payload, raw)
+    return PackageInfo("rpm", name, payload), read_bundle(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rpm:
+    """One RPM file, asked by rpm with an empty database: no key and no package of this machine."""
+
+    path: Path
+    database: Path
+
+    def query(self, form: str) -> bytes:
+        return self._run("rpm", "--query", "--nosignature", "--queryformat", form, "--package")
+
+    def require_whole(self) -> None:
+        """Refuse a header or payload that rpm's own digests do not fit."""
+        self._run("rpmkeys", "--checksig", "--nosignature")
+
+    def require_only_a_bundle(self) -> None:
+        """Refuse scriptlets that are not countersign's own: they would run as root, unsigned."""
+        known = sorted(SCRIPTLETS.intersection(run(["rpm", "--querytags"]).decode().split()))
+        found = self.query("\n".join(f"%{{{tag}}}" for tag in known)).decode().splitlines()
+        if foreign := [t for t, value in zip(known, found, strict=False) if value != "(none)"]:
+            raise MalformedError(f"{self.path}: has a scriptlet of its own: {foreign[0]}")
+        for tag in ("PREINPROG", "VERIFYSCRIPTPROG"):
+            program = self.query(f"[%{{{tag}}}\n]").decode().splitlines()
+            if program[:1] != [INSTALLER]:
+                raise MalformedError(f"{self.path}: its {tag} is not {INSTALLER}")
+
+    def _run(self, program: str, *arguments: str) -> bytes:
+        options = ("--define", f"_dbpath {self.database}")
+        try:
+            return run([program, *options, *arguments, self.path])
+        except ToolError as error:
+            if not error.detail:  # rpm itself is missing
+                raise
+            raise MalformedError(f"{self.path}: {error.detail}") from None
+
+
+def _require_own_files(path: Path, payload: Mapping[str, Digest], raw: bytes) -> None:
+    for name, digest in payload.items():
+        if not name.startswith(f"{RELEASES}/"):
+            raise MalformedError(f"{path}: installs {name}, which is no part of a release")
+        if name.endswith(f"/{BUNDLE}") and digest != digest_of(raw):
+            raise MalformedError(f"{path}: {name} is another bundle than the one %pre carries")

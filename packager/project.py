@@ -1,0 +1,332 @@
+"""What `release.toml` says, checked.
+
+Opens that one file and no other. Unknown, missing and wrongly typed keys are refused, all at once,
+each with the line it is on: whoever misspells a condition must not get a release without it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from installer.errors import MalformedError
+from installer.manifest import (
+    DATABASE,
+    EMPTY,
+    PRODUCT,
+    ROOT,
+    VERSION,
+    Accepted,
+    is_control,
+    require_relative_path,
+)
+from packager.toml_reader import Key, Reader, Schema, is_tables, kind_of, meant
+
+T = TypeVar("T")
+
+SUMMARY_LENGTH = 79
+"""Characters of a summary; rpmlint calls a longer one an error."""
+
+MAX_SEQUENCE = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSpec:
+    """The application's folder in the repository, and the released trees that hosts may have.
+
+    `starts` are tags (folders, without version control) or `installer.manifest.EMPTY`.
+    """
+
+    path: str
+    starts: tuple[str, ...]
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSpec:
+    """Which files are the database's scripts, and what their order is.
+
+    `scripts` and `verify` are patterns; `plan` is there when, and only when, `order` is `plan`.
+    """
+
+    name: str
+    scripts: tuple[str, ...]
+    order: str
+    plan: str | None
+    verify: tuple[str, ...]
+    accept: tuple[Accepted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One release, as `file` describes it. `to` is the tag that it is exported from."""
+
+    file: Path
+    name: str
+    version: str
+    sequence: int
+    summary: str
+    description: str
+    license: str
+    vcs: str
+    to: str
+    application: ApplicationSpec | None
+    database: DatabaseSpec | None
+    package_key: str | None
+
+
+def load_project(path: Path) -> Project:
+    """The release that the file at `path` describes.
+
+    Raises:
+        ProjectError: it cannot be read, is not TOML, or says something that no release can be.
+    """
+    reader = Reader(path, KEYS)
+    release, signing = reader.table("release"), reader.table("signing")
+    application, database = reader.table("application"), reader.table("database")
+    if release is None:
+        reader.refuse((), "a release needs [release]")
+    if application is None and database is None:
+        reader.refuse((), "a release needs [application], [database] or both")
+    if application is not None:
+        _require_other_starts(reader, application)
+    if database is not None:
+        database["accept"] = _accepted(reader)
+        _require_plan(reader, database)
+        _require_source(reader, inherited=application is not None)
+    reader.require_no_problems()
+    return _project(path, (release or {}) | (signing or {}), application, database)
+
+
+def _project(
+    path: Path,
+    release: dict[str, Any],
+    application: dict[str, Any] | None,
+    database: dict[str, Any] | None,
+) -> Project:
+    source = application or database or {}
+    return Project(
+        file=path,
+        **{key: release[key] for key in KEYS["release"]},
+        vcs=source["vcs"],
+        to=source["to"],
+        application=_application(application) if application else None,
+        database=_database(database) if database else None,
+        package_key=release.get("package_key"),
+    )
+
+
+def _application(values: dict[str, Any]) -> ApplicationSpec:
+    return ApplicationSpec(path=values["path"], starts=values["from"], root=values["root"])
+
+
+def _database(values: dict[str, Any]) -> DatabaseSpec:
+    return DatabaseSpec(
+        name=values["name"],
+        scripts=values["scripts"],
+        order=values["order"],
+        plan=values["plan"],
+        verify=values["verify"],
+        accept=values["accept"],
+    )
+
+
+# What each key allows and both together do not.
+
+
+def _require_other_starts(reader: Reader, application: dict[str, Any]) -> None:
+    if application.get("to") in application.get("from", ()):
+        reader.refuse(("application", "from"), f"from has {application['to']!r}, which is also to")
+
+
+def _require_source(reader: Reader, *, inherited: bool) -> None:
+    for key in ("vcs", "to"):
+        given = reader.has("database", key)
+        if given and inherited:
+            reader.refuse(("database", key), f"{key} is [application]'s to say, where there is one")
+        if not (given or inherited):
+            reader.refuse(("database",), f"[database] lacks {key}, as there is no [application]")
+
+
+def _require_plan(reader: Reader, database: dict[str, Any]) -> None:
+    planned, given = database.get("order") == "plan", reader.has("database", "plan")
+    if planned and not given:
+        reader.refuse(("database", "order"), 'order = "plan" needs plan, the file with the order')
+    if given and not planned and "order" in database:
+        reader.refuse(("database", "plan"), 'plan is read with order = "plan" only')
+
+
+def _accepted(reader: Reader) -> tuple[Accepted, ...]:
+    accepted = tuple(Accepted(**table) for table in reader.each("database", "accept"))
+    scripts = [entry.script for entry in accepted]
+    for script in sorted({script for script in scripts if scripts.count(script) > 1}):
+        reader.refuse(("database", "accept"), f"{script} is accepted twice")
+    return accepted
+
+
+# What a value must be: each function returns it or raises ValueError with the words that follow
+# the key's name.
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise ValueError(f"is {kind_of(value)}, not text")
+    return value
+
+
+def _line(value: object) -> str:
+    text = _text(value)
+    if not text.strip() or any(map(is_control, text)):
+        raise ValueError("is not one line of text")
+    return text
+
+
+def _summary(value: object) -> str:
+    line = _line(value)
+    if len(line) > SUMMARY_LENGTH:
+        raise ValueError(f"has {len(line)} characters, of at most {SUMMARY_LENGTH}")
+    return line
+
+
+def _description(value: object) -> str:
+    text = _text(value)
+    if any(is_control(char) for char in text if char not in "\n\t"):
+        raise ValueError("holds a control character")
+    return text.strip("\n")
+
+
+def _sequence(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"is {kind_of(value)}, not a whole number")
+    if not 1 <= value <= MAX_SEQUENCE:
+        raise ValueError(f"is {value}, outside 1 to {MAX_SEQUENCE}")
+    return value
+
+
+def _tag(value: object) -> str:
+    line = _line(value)
+    if line.startswith("-"):
+        raise ValueError(f"is {line!r}, which a tool would take for an option")
+    return line
+
+
+def _target(value: object) -> str:
+    tag = _tag(value)
+    if tag == EMPTY:
+        raise ValueError(f"is {EMPTY!r}, which only from may have")
+    return tag
+
+
+def _matching(pattern: re.Pattern[str], form: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        text = _text(value)
+        if not pattern.fullmatch(text):
+            raise ValueError(f"is {text!r}, not {form}")
+        return text
+
+    return read
+
+
+def _fingerprint(value: object) -> str:
+    text = _text(value).upper()
+    if not re.fullmatch(r"[0-9A-F]{40}", text):
+        raise ValueError(f"is {value!r}, not a fingerprint of 40 hexadecimal digits")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        text = _text(value)
+        if text not in choices:
+            raise ValueError(f"is {text!r}, none of {', '.join(choices)}{meant(text, choices)}")
+        return text
+
+    return read
+
+
+def _path(value: object) -> str:
+    path = _line(value)
+    try:
+        return require_relative_path(path, "")
+    except MalformedError:
+        raise ValueError(f"is {path!r}, not a path inside the repository") from None
+
+
+def _folder(value: object) -> str:
+    return "." if value == "." else _path(value)
+
+
+def _pattern(value: object) -> str:
+    pattern = _path(value)
+    if any("**" in part and part != "**" for part in pattern.split("/")):
+        raise ValueError(f"is {pattern!r}, where ** is not a whole part of the path")
+    return pattern
+
+
+def _list(read: Callable[[object], T], *, least: int) -> Callable[[object], tuple[T, ...]]:
+    def read_all(value: object) -> tuple[T, ...]:
+        if type(value) is not list:
+            raise ValueError(f"is {kind_of(value)}, not a list")
+        found = tuple(_entry(read, number, item) for number, item in enumerate(value, 1))
+        if len(found) < least:
+            raise ValueError("is an empty list")
+        if twice := [item for number, item in enumerate(found) if item in found[:number]]:
+            raise ValueError(f"has {twice[0]!r} twice")
+        return found
+
+    return read_all
+
+
+def _entry(read: Callable[[object], T], number: int, item: object) -> T:
+    try:
+        return read(item)
+    except ValueError as error:
+        raise ValueError(f"entry {number} {error}") from None
+
+
+def _tables(value: object) -> object:
+    if not is_tables(value):
+        raise ValueError(f"is {kind_of(value)}, not tables that begin with [[database.accept]]")
+    return value
+
+
+_VCS = _one_of("git", "svn", "tree")
+
+KEYS: Schema = {
+    "release": {
+        "name": Key(_matching(PRODUCT, "small letters, digits and -, such as crm")),
+        "version": Key(
+            _matching(VERSION, "a digit, then letters, digits, ., + and ~, such as 1.4.0")
+        ),
+        "sequence": Key(_sequence),
+        "summary": Key(_summary),
+        "description": Key(_description, ""),
+        "license": Key(_line, "Proprietary"),
+    },
+    "application": {
+        "vcs": Key(_VCS),
+        "path": Key(_folder, "."),
+        "to": Key(_target),
+        "from": Key(_list(_tag, least=1)),
+        "root": Key(_matching(ROOT, "an absolute path such as /opt/crm")),
+    },
+    "database": {
+        "vcs": Key(_VCS, None),
+        "to": Key(_target, None),
+        "name": Key(_matching(DATABASE, "small letters, digits, _ and -, such as crm")),
+        "scripts": Key(_list(_pattern, least=1)),
+        "order": Key(_one_of("name", "number", "plan"), "name"),
+        "plan": Key(_path, None),
+        "verify": Key(_list(_pattern, least=0), ()),
+        "accept": Key(_tables, ()),
+    },
+    "database.accept": {
+        "script": Key(_path),
+        "reason": Key(_line),
+    },
+    "signing": {
+        "package_key": Key(_fingerprint),
+    },
+}
+"""Every key that `release.toml` may have, by table."""

@@ -1,0 +1,252 @@
+"""Assembles a release: what the tags of a repository hold, as the manifest that developers sign.
+
+Only tags are read, never the working copy. Everything that can be known to go wrong on a host is
+refused here: a script that PostgreSQL would not parse, scripts without a single order, and scripts
+that a starting point has already released and that were edited, removed or overtaken since.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from installer.errors import ApplicationError, PlanDivergedError
+from installer.manifest import EMPTY, Application, Database, Manifest, Script, Source
+from installer.planning import pending_scripts
+from installer.tree import Tree, digest_of, scan
+from packager.errors import PackagerError, PlanError, ProjectError, SqlError
+from packager.manifest_writer import UNSIGNED, compress, describe_content, write_manifest
+from packager.patches import make_patch
+from packager.project import DatabaseSpec, Project
+from packager.scripts import matching, ordered
+from packager.sqlcheck import check_script
+from packager.vcs import Repository, open_repository
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release as assembled: the manifest, its bytes, the compressed content it describes.
+
+    `pending` has, for each starting point, the scripts that a host at that point has yet to run.
+    `changes` says how the working copy differs from what is under version control.
+    """
+
+    project: Project
+    manifest: Manifest
+    raw: bytes
+    compressed: bytes
+    pending: Mapping[str, tuple[Script, ...]]
+    changes: tuple[str, ...]
+
+
+def assemble(project: Project) -> Release:
+    """The release that `project` describes.
+
+    Raises:
+        PlanError: the scripts have no order, or released ones were changed.
+        ProjectError: a tag or path does not exist, or holds what no release can carry.
+        SqlError: a script is not SQL.
+        ToolError: a version control tool is missing or failed.
+    """
+    with _open(project) as assembly:
+        return assembly.release()
+
+
+def examine(project: Project) -> list[str | PackagerError]:
+    """What is fine about a release, in words, and everything that is not, as errors.
+
+    Raises:
+        ProjectError: there is no repository.
+        ToolError: a version control tool is missing.
+    """
+    findings: list[str | PackagerError] = []
+    with _open(project) as assembly:
+        for part in assembly.parts():
+            try:
+                findings.append(assembly.describe(part))
+            except PackagerError as error:
+                if str(error) not in map(str, findings):  # parts may fail for one cause
+                    findings.append(error)
+    return findings
+
+
+@contextmanager
+def _open(project: Project) -> Iterator["_Assembly"]:
+    repository = open_repository(project.vcs, project.file.parent)
+    with TemporaryDirectory(prefix="countersign-") as folder:
+        yield _Assembly(project, repository, Path(folder))
+
+
+class _Assembly:
+    """The parts of a release, each made when it is first asked for."""
+
+    def __init__(self, project: Project, repository: Repository, folder: Path) -> None:
+        self._project = project
+        self._repository = repository
+        self._folder = folder
+        self._exports: dict[str, tuple[Path, Source]] = {}
+
+    def release(self) -> Release:
+        application, patches = self._application
+        database, scripts = self._database
+        compressed = compress((*patches, *scripts))
+        manifest = Manifest(
+            digest=UNSIGNED,
+            product=self._project.name,
+            version=self._project.version,
+            sequence=self._project.sequence,
+            summary=self._project.summary,
+            source=self._source(self._project.to),
+            application=application,
+            database=database,
+            content=describe_content(compressed),
+        )
+        raw = write_manifest(manifest)
+        return Release(
+            project=self._project,
+            manifest=replace(manifest, digest=digest_of(raw)),
+            raw=raw,
+            compressed=compressed,
+            pending={start: self._pending(start) for start in self._starts},
+            changes=tuple(self._repository.changes()),
+        )
+
+    def parts(self) -> Iterator[str]:
+        """What `describe` describes, one after the other."""
+        tags = [self._project.to, *self._starts]
+        yield from (f"tag {tag}" for tag in tags if tag != EMPTY)
+        yield "application"
+        yield "database"
+        yield from (f"from {start}" for start in self._starts)
+
+    def describe(self, part: str) -> str:
+        """Make a part, and say what came of it."""
+        kind, _, name = part.partition(" ")
+        if kind == "tag":
+            return f"{part}: {self._source(name).revision}"
+        if kind == "from":
+            return f"{part}: {len(self._pending(name))} scripts to run"
+        if kind == "application":
+            application, _ = self._application
+            return _count_files(application) if application else "no application"
+        database, _ = self._database
+        return _count_scripts(database) if database else "no database"
+
+    @property
+    def _starts(self) -> tuple[str, ...]:
+        return self._project.application.starts if self._project.application else (EMPTY,)
+
+    @cached_property
+    def _application(self) -> tuple[Application | None, tuple[bytes, ...]]:
+        spec = self._project.application
+        if spec is None:
+            return None, ()
+        after = self._tree(self._project.to) / spec.path
+        tree = _scan(after)
+        made = [make_patch(name, self._tree(name) / spec.path, after) for name in self._starts]
+        patches = tuple(patch for patch, _ in made)
+        return Application(spec.root, tree, patches), tuple(content for _, content in made)
+
+    @cached_property
+    def _database(self) -> tuple[Database | None, tuple[bytes, ...]]:
+        spec = self._project.database
+        if spec is None:
+            return None, ()
+        tree = self._tree(self._project.to)
+        names, verify = _script_names(spec, tree)
+        contents = {name: _content(tree, name) for name in (*names, *verify)}
+        scripts = _checked(contents)
+        database = Database(
+            name=spec.name,
+            scripts=tuple(scripts[name] for name in names),
+            verify=tuple(scripts[name] for name in verify),
+            accept=spec.accept,
+        )
+        return database, tuple(contents.values())
+
+    def _pending(self, start: str) -> tuple[Script, ...]:
+        """The scripts that a host has yet to run which has run all those of `start`."""
+        spec, (database, _) = self._project.database, self._database
+        if spec is None or database is None:
+            return ()
+        tree = self._tree(start)
+        names = matching(_files(tree), spec.scripts)
+        applied = {name: digest_of(_content(tree, name)) for name in names}
+        try:
+            return tuple(pending_scripts(database, applied))
+        except PlanDivergedError as error:
+            raise PlanError(f"from {start}: {error}", detail=error.detail) from None
+
+    def _tree(self, tag: str) -> Path:
+        """The folder that holds the tree of `tag`; that of `empty` holds nothing."""
+        return self._folder / EMPTY if tag == EMPTY else self._export(tag)[0]
+
+    def _source(self, tag: str) -> Source:
+        return self._export(tag)[1]
+
+    def _export(self, tag: str) -> tuple[Path, Source]:
+        if tag not in self._exports:
+            folder = self._folder / str(len(self._exports))
+            folder.mkdir()
+            self._exports[tag] = (folder, self._repository.export(tag, folder))
+        return self._exports[tag]
+
+
+def _scan(folder: Path) -> Tree:
+    try:
+        tree = scan(folder)
+    except ApplicationError as error:
+        raise ProjectError(f"the application: {error}") from None
+    if not tree:
+        raise ProjectError(f"the application's folder, {folder.name!r}, is empty or missing")
+    return tree
+
+
+def _script_names(spec: DatabaseSpec, tree: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The scripts of an exported tree in their order, and those that verify the result."""
+    files = list(_files(tree))
+    plan = spec.plan if spec.plan in files else None
+    text = _content(tree, plan).decode(errors="replace") if plan else None
+    return ordered(files, spec, text), matching(files, spec.verify)
+
+
+def _checked(contents: Mapping[str, bytes]) -> dict[str, Script]:
+    """All scripts, or one error that says what is wrong with any of them."""
+    checked: dict[str, Script] = {}
+    wrong: list[SqlError] = []
+    for name, content in contents.items():
+        try:
+            runs = check_script(name, content)
+        except SqlError as error:
+            wrong.append(error)
+        else:
+            checked[name] = Script(name, digest_of(content), len(content), runs)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        detail = "\n".join(filter(None, (part for e in wrong for part in (str(e), e.detail))))
+        raise SqlError(f"{len(wrong)} scripts are wrong", detail=detail)
+    return checked
+
+
+def _files(tree: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(tree):
+        yield from (Path(folder, name).relative_to(tree).as_posix() for name in names)
+
+
+def _content(tree: Path, name: str) -> bytes:
+    if (tree / name).is_symlink() or not (tree / name).is_file():
+        # What a link leads to may lie outside the release, and differ from machine to machine.
+        raise ProjectError(f"{name} is not a plain file, as a script has to be")
+    return (tree / name).read_bytes()
+
+
+def _count_files(application: Application) -> str:
+    return f"application: {len(application.tree)} files, {len(application.patches)} patches"
+
+
+def _count_scripts(database: Database) -> str:
+    return f"database: {len(database.scripts)} scripts, {len(database.verify)} that verify"

@@ -1,0 +1,149 @@
+"""The developers' side of a test: their keys, and packages of small releases.
+
+The real build makes them. A release is given as its files; each is kept as a folder, so that a later
+one can start from it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from installer.bundle import Head
+from packager.build import _order
+from packager.bundle_writer import write_bundle
+from packager.formats import FORMATS
+from packager.project import load_project
+from packager.release import assemble
+from tests.keys import Keyring
+
+PRODUCT = "crm"
+TIMEOUT = 300
+
+Files = Mapping[str, str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Developers:
+    """Ada and Grace, whom policies know; Mallory, whom none knows; a folder for their work."""
+
+    keys: Keyring
+    folder: Path
+    ada: str
+    grace: str
+    mallory: str
+
+    @classmethod
+    def create(cls, keys: Keyring, folder: Path) -> "Developers":
+        names = ("Ada", "Grace", "Mallory")
+        made = [keys.new_key(f"{name} <{name.lower()}@example.org>") for name in names]
+        return cls(keys, folder, *made)
+
+    def policy(self, **required: int) -> str:
+        """A policy that knows Ada and Grace as developers; `required` for each environment."""
+        known = (("Ada", self.ada), ("Grace", self.grace))
+        identities = [
+            f'[[identity]]\nname = "{name}"\nrole = "developer"\nfingerprints = ["{key}"]\n'
+            for name, key in known
+        ]
+        requirements = [f"[require.{name}]\ndeveloper = {n}\n" for name, n in required.items()]
+        return "\n".join(["serial = 1\n", *identities, *requirements])
+
+    def keyring(self) -> bytes:
+        """The binary keyring of those whom the policy knows."""
+        return self.keys.export([self.ada, self.grace])
+
+    def countersign(
+        self, *arguments: str | Path, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the build side's command with the developers' keys."""
+        command = [Path(sys.executable).with_name("countersign"), *arguments]
+        done = subprocess.run(
+            command,
+            env=os.environ | {"GNUPGHOME": str(self.keys.home)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def package(self, release: "Draft") -> Path:
+        """The release's RPM, signed by those whom the draft names."""
+        if not release.signers:
+            return self._unsigned(release)
+        file, output = self._write(release), self.folder / "dist"
+        for key in release.signers:
+            self.countersign("sign", "--release", file, "--output", output, "--key", key)
+        self.countersign("build", "--release", file, "--output", output)
+        return output / f"{PRODUCT}-{release.version}-1.noarch.rpm"
+
+    def _unsigned(self, release: "Draft") -> Path:
+        """A package that no signature is in; the command would refuse to build one."""
+        made = assemble(load_project(self._write(release)))
+        order = replace(
+            _order(made, Head(made.raw, {}), {}),
+            bundle=write_bundle(Head(made.raw, {}), made.compressed),
+        )
+        output = self.folder / "unsigned"
+        output.mkdir(exist_ok=True)
+        return FORMATS["rpm"].write(order, output)
+
+    def _write(self, release: "Draft") -> Path:
+        """The release as a folder of files and a release.toml."""
+        tree = self.folder / release.name
+        for path, content in release.files.items():
+            file = tree / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+            if file.parent.name == "bin":
+                file.chmod(0o755)
+        toml = self.folder / f"{release.name}.toml"
+        toml.write_text(release.toml(), encoding="utf-8")
+        return toml
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A release to be built. `starts` are names of earlier drafts, or `empty`."""
+
+    version: str
+    sequence: int
+    files: Files
+    signers: Sequence[str]
+    starts: Sequence[str] = ("empty",)
+    accept: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.version}{self.label}"
+
+    @property
+    def has_application(self) -> bool:
+        return any(path.startswith("app/") for path in self.files)
+
+    @property
+    def has_database(self) -> bool:
+        return any(path.startswith("sql/") for path in self.files)
+
+    def toml(self) -> str:
+        source = f'vcs = "tree"\nto = "{self.name}"\n'
+        starts = ", ".join(f'"{start}"' for start in self.starts)
+        head = f'name = "{PRODUCT}"\nversion = "{self.version}"\nsequence = {self.sequence}\n'
+        lines = [f'[release]\n{head}summary = "A release of {PRODUCT}"\n']
+        if self.has_application:
+            lines.append(
+                f'[application]\n{source}path = "app"\nfrom = [{starts}]\nroot = "/opt/{PRODUCT}"\n'
+            )
+        if self.has_database:
+            own = "" if self.has_application else source
+            lines.append(f'[database]\n{own}name = "{PRODUCT}"\nscripts = ["sql/*.sql"]\n')
+            if any(path.startswith("sql/verify/") for path in self.files):
+                lines.append('verify = ["sql/verify/*.sql"]\n')
+        for script, reason in self.accept.items():
+            lines.append(f'[[database.accept]]\nscript = "{script}"\nreason = "{reason}"\n')
+        return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""The administrator's side of a test: a host that is set up for a product, and what is on it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from tests.developers import PRODUCT, Developers
+from tests.hosts import Host
+
+ROOT = f"/opt/{PRODUCT}"
+HOST_FILE = """\
+environment = "{environment}"
+
+[database.crm]
+conninfo = "host=/run/postgresql dbname=crm user=countersign"
+owner = "crm_owner"
+lock_timeout = 2
+lock_wait = 5
+
+[application.crm]
+root = "/opt/crm"
+keep = 2
+services = ["crm.service"]
+"""
+SET_UP_DATABASE = """
+CREATE ROLE crm_owner;
+CREATE ROLE countersign LOGIN IN ROLE crm_owner;
+CREATE DATABASE crm OWNER crm_owner;
+GRANT CREATE ON DATABASE crm TO countersign;
+"""
+OBJECTS = """
+SELECT string_agg(c.oid::regclass::text, ' ' ORDER BY c.oid::regclass::text)
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'countersign')
+AND relkind IN ('r', 'v')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a refused install must leave alone."""
+
+    package: str
+    objects: str
+    applied: str
+    application: str | None
+    files: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A host that is set up for the product."""
+
+    host: Host
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls, developers: Developers, installer: Path, *, name: str = "qat", environment: str = "QAT"
+    ) -> Iterator["Site"]:
+        """A host with its cluster, the product's empty database, the policy and the installer."""
+        with Host.start(name) as host:
+            host.start_cluster()
+            host.psql(SET_UP_DATABASE)
+            host.psql("GRANT CREATE ON SCHEMA public TO crm_owner", "crm")
+            host.record_systemctl()
+            host.copy_in(installer, "/srv/countersign-installer.rpm")
+            host.run(["rpm", "-i", "/srv/countersign-installer.rpm"], check=True)
+            host.write("/etc/countersign/host.toml", HOST_FILE.format(environment=environment))
+            host.write("/etc/countersign/policy.toml", developers.policy(QAT=1, PRD=2))
+            keyring = host.at("/etc/countersign/keyring.pgp")
+            keyring.write_bytes(developers.keyring())
+            keyring.chmod(0o644)
+            yield cls(host)
+
+    def carry(self, package: Path) -> str:
+        """Bring a package onto the host; returns its path there."""
+        self.host.copy_in(package, f"/srv/{package.name}")
+        return f"/srv/{package.name}"
+
+    def rpm(self, *arguments: str | Path) -> CompletedProcess[str]:
+        """Run rpm; a package of the machine among the arguments is brought onto the host."""
+        brought = [self.carry(a) if isinstance(a, Path) else a for a in arguments]
+        return self.host.run(["rpm", *brought])
+
+    def installer(self, *arguments: str | Path) -> CompletedProcess[str]:
+        """Run countersign-install."""
+        brought = [self.carry(a) if isinstance(a, Path) else a for a in arguments]
+        return self.host.run(["countersign-install", *brought])
+
+    def ledger(self) -> list[dict[str, object]]:
+        """The ledger's rows."""
+        done = self.installer("--json", "history", PRODUCT)
+        assert done.returncode == 0, done.stderr
+        rows: list[dict[str, object]] = json.loads(done.stdout)["ledger"]
+        return rows
+
+    def state(self) -> State:
+        """Package database, database and application, to compare before and after."""
+        sql = (
+            "SELECT string_agg(script, ' ' ORDER BY id) FROM countersign.ledger "
+            "WHERE event <> 'release failed'"
+        )
+        has_ledger = self.sql("SELECT to_regclass('countersign.ledger') IS NOT NULL") == "t"
+        return State(
+            package=self.host.run(["rpm", "-q", PRODUCT]).stdout.strip(),
+            objects=self.sql(OBJECTS),
+            applied=self.sql(sql) if has_ledger else "",
+            application=self.current(),
+            files=self._files(),
+        )
+
+    def sql(self, statement: str) -> str:
+        """What a statement returns in the product's database."""
+        return self.host.psql(statement, "crm")
+
+    def current(self) -> str | None:
+        """Where the application's `current` leads."""
+        link = self.host.root / f"{ROOT.lstrip('/')}/current"
+        return str(link.readlink()) if link.is_symlink() else None
+
+    def read(self, path: str) -> str:
+        """A file of the current application."""
+        return self.host.at(f"{ROOT}/current/{path}").read_text(encoding="utf-8")
+
+    def _files(self) -> str:
+        """A digest of everything below the application's root: names, modes, contents."""
+        root = self.host.root / ROOT.lstrip("/")
+        found = hashlib.sha256()
+        for path in sorted(root.rglob("*")):
+            found.update(f"{path.relative_to(root)} {path.lstat().st_mode:o}\n".encode())
+            if path.is_symlink():
+                found.update(str(path.readlink()).encode())
+            elif path.is_file():
+                found.update(path.read_bytes())
+        return found.hexdigest()

@@ -1,0 +1,197 @@
+from pathlib import Path
+
+import pytest
+
+from installer.errors import ConfigurationError
+from installer.host_file import ApplicationTarget, DatabaseTarget, parse_host_file
+
+FULL = """
+environment = "QAT"
+
+[database.crm]
+service = "crm"
+owner = "crm_owner"
+search_path = "crm, public"
+lock_timeout = 2
+statement_timeout = 900
+lock_wait = 0
+
+[application.crm]
+root = "/opt/crm"
+keep = 1
+services = ["crm.service", "crm-worker@1.service"]
+"""
+LEAST = """
+environment = "PRD"
+[database.crm]
+conninfo = "host=/run/postgresql dbname=crm user=countersign"
+owner = "crm_owner"
+[application.crm]
+root = "/opt/crm"
+"""
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_host_file(text.encode())
+    return str(refused.value)
+
+
+def database(lines: str) -> str:
+    return f'environment = "QAT"\n[database.crm]\n{lines}\n'
+
+
+def application(lines: str) -> str:
+    return f'environment = "QAT"\n[application.crm]\n{lines}\n'
+
+
+def test_a_full_host_file() -> None:
+    host = parse_host_file(FULL.encode())
+    assert host.environment == "QAT"
+    assert host.database("crm") == DatabaseTarget(
+        name="crm",
+        connection="service=crm",
+        owner="crm_owner",
+        search_path="crm,public",
+        lock_timeout=2,
+        statement_timeout=900,
+        lock_wait=0,
+    )
+    assert host.application("crm", "/opt/crm") == ApplicationTarget(
+        product="crm",
+        root=Path("/opt/crm"),
+        keep=1,
+        services=("crm.service", "crm-worker@1.service"),
+    )
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    host = parse_host_file(LEAST.encode())
+    assert host.database("crm") == DatabaseTarget(
+        name="crm",
+        connection="host=/run/postgresql dbname=crm user=countersign",
+        owner="crm_owner",
+        search_path="public",
+        lock_timeout=5,
+        statement_timeout=0,
+        lock_wait=60,
+    )
+    assert host.application("crm", "/opt/crm") == ApplicationTarget("crm", Path("/opt/crm"), 3, ())
+
+
+def test_a_host_may_have_neither_database_nor_application() -> None:
+    host = parse_host_file(b'environment = "DEV"')
+    assert (host.environment, host.databases, host.applications) == ("DEV", {}, {})
+
+
+def test_a_missing_database_says_which_table_to_add() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_host_file(FULL.encode()).database("billing")
+    assert "/etc/countersign/host.toml has no [database.billing]" in str(refused.value)
+    assert '[database.billing]\nservice = "billing"\nowner = ' in refused.value.detail
+
+
+def test_a_missing_application_says_which_table_to_add() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_host_file(FULL.encode()).application("billing", "/srv/billing")
+    assert "/etc/countersign/host.toml has no [application.billing]" in str(refused.value)
+    assert '[application.billing]\nroot = "/srv/billing"' in refused.value.detail
+
+
+def test_a_release_for_another_root_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"has root /opt/crm, but .* below /srv/crm"):
+        parse_host_file(FULL.encode()).application("crm", "/srv/crm")
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "host.toml: environment is missing"),
+        ("environment = 1", "environment must be text in quotes"),
+        ('environment = "Q A"', "environment is 'Q A'"),
+        ('enviroment = "QAT"', "unknown key 'enviroment'; did you mean 'environment'?"),
+        (LEAST + "[zzz]", "unknown key 'zzz'; known are application, database, environment"),
+        ('environment = "QAT"\ndatabase = 1', "database must be a table"),
+        ('environment = "QAT"\ndatabase.crm = 1', "[database.crm]: must be a table"),
+        ('environment = "QAT"\n[database."a b"]\n', "[database.a b]: the name does not match"),
+        ('environment = "QAT"\n[application.CRM]\n', "[application.CRM]: the name does not match"),
+        ('environment = "QAT"\nenvironment = "PRD"', "not TOML: Cannot overwrite a value"),
+        ('\ufeffenvironment = "QAT"', "not TOML: Invalid statement (at line 1, column 1)"),
+        ("environment = " + "[" * 100_000, "not TOML: "),
+        (database(""), "host.toml: [database.crm]: give either service or conninfo"),
+        (database('service = "a"\nconninfo = "dbname=a"'), "give either service or conninfo"),
+        (database('service = "a b"'), "service is 'a b'"),
+        (database('service = "crm"'), "owner is missing"),
+        (database('service = "crm"\nowner = ""'), "owner is ''"),
+        (database('service = "crm"\nownr = "x"'), "unknown key 'ownr'; did you mean 'owner'?"),
+        (database('service = "crm"\nowner = "x"\nlock_timeout = 0'), "lock_timeout is 0, outside"),
+        (database('service = "crm"\nowner = "x"\nlock_timeout = true'), "must be a whole number"),
+        (database('service = "crm"\nowner = "x"\nlock_timeout = 1.5'), "must be a whole number"),
+        (database('service = "crm"\nowner = "x"\nlock_wait = -1'), "lock_wait is -1, outside"),
+        (database('service = "c"\nowner = "x"\nsearch_path = "a;b"'), "search_path is 'a;b'"),
+        (database('service = "c"\nowner = "x"\nsearch_path = "a,"'), "search_path is 'a,'"),
+        (database('service = "c"\nowner = "x"\nsearch_path = "a\\n"'), "search_path is"),
+        (application(""), "host.toml: [application.crm]: root is missing"),
+        (application('root = "/opt/crm"\nowner = "crm"'), "unknown key 'owner'"),
+        (application('root = "/opt/crm"\nkeep = 0'), "keep is 0, outside"),
+        (application('root = "/opt/crm"\nservices = "crm.service"'), "services must be a list"),
+        (application('root = "/opt/crm"\nservices = [1]'), "services holds 1"),
+        (application('root = "/opt/crm"\nservices = ["crm"]'), "services holds 'crm'"),
+        (application('root = "/opt/crm"\nservices = ["--no-block.service"]'), "services holds"),
+        (application('root = "/opt/crm"\nservices = ["a.service", "a.service"]'), "twice"),
+    ],
+)
+def test_what_is_not_meant_is_refused_with_its_place(text: str, reason: str) -> None:
+    assert reason in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "root", ["", "/", "/opt", "opt/crm", "/opt/../etc", "/opt/crm/", "/opt//crm", "/opt/./crm"]
+)
+def test_a_root_that_is_no_plain_folder_of_its_own_is_refused(root: str) -> None:
+    assert "not a plain absolute path" in refusal(application(f'root = "{root}"'))
+
+
+def test_bytes_that_are_not_utf_8_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        parse_host_file(b'environment = "\xff"')
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        "password=s3cret",
+        "dbname=crm password = s3cret",
+        "dbname=crm password='s3cret'",
+        "dbname=crm sslpassword=s3cret",
+        r"dbname='c\' rm' password=s3cret",
+        "postgresql://me:s3cret@host/crm",
+        "postgres://host/crm?password=s3cret",
+        "dbname=crm s3cret",
+        "dbname=crm 's3cret'",
+        "dbname='crm'password=s3cret",
+        "dbname=crm PASSWORD=s3cret",
+        "dbname=s3cret'",
+    ],
+)
+def test_a_password_in_the_host_file_is_refused_and_never_printed(conninfo: str) -> None:
+    message = refusal(database(f'conninfo = """{conninfo}"""'.replace("\\", "\\\\")))
+    assert "conninfo" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("conninfo", ["", " ", "crm"])
+def test_a_conninfo_without_settings_is_refused(conninfo: str) -> None:
+    assert "not a list of keyword=value" in refusal(database(f'conninfo = "{conninfo}"'))
+
+
+def test_options_in_a_conninfo_are_refused_because_others_replace_them() -> None:
+    assert "holds options" in refusal(database("conninfo = \"dbname=crm options='-c x=y'\""))
+
+
+@pytest.mark.parametrize(
+    "conninfo", ["dbname=crm", " host = /run/pg\tport=5433 ", "dbname='c r m' user=x", "dbname=a\\'b"]
+)
+def test_settings_as_libpq_reads_them_are_accepted(conninfo: str) -> None:
+    text = database(f"conninfo = '''{conninfo}'''\nowner = \"x\"")
+    assert parse_host_file(text.encode()).database("crm").connection == conninfo
