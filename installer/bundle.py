@@ -84,7 +84,6 @@ class ContentReader:
     def __init__(self, compressed: bytes, blobs: tuple[Blob, ...]) -> None:
         self._compressed = compressed
         self._offsets = dict(zip(blobs, _offsets(blobs), strict=True))
-        self._end = sum(blob.size for blob in blobs)
         self._restart()
 
     def read(self, blob: Blob) -> bytes:

@@ -206,11 +206,15 @@ def rpm_pre(session: Session, nevra: str, body: Path, count: str | None) -> None
 @click.argument("product")
 @click.argument("body", required=False)
 @click.argument("count", required=False)
-@click.pass_context
-def rpm_verify(context: click.Context, product: str, body: str | None, count: str | None) -> None:
+@click.pass_obj
+def rpm_verify(session: Session, product: str, body: str | None, count: str | None) -> None:
     """Compare what is installed (%verifyscript)."""
+    from installer.status import status as status_of
+
     del body, count
-    context.invoke(status, product=product)
+    item = status_of(product, session.machine())
+    click.echo("\n".join(_problem_lines(item)), err=True, nl=bool(item.problems))
+    sys.exit(next((problem.exit_code for problem in item.problems), 0))
 
 
 def main() -> NoReturn:
@@ -258,8 +262,11 @@ def _status_lines(item: "Status") -> list[str]:
         f"  ledger       {item.ledger or 'none'}",
         f"  application  {item.application or 'none'}",
     ]
-    lines += [f"  problem: {problem}\n{problem.detail}".rstrip() for problem in item.problems]
-    return lines
+    return lines + _problem_lines(item)
+
+
+def _problem_lines(item: "Status") -> list[str]:
+    return [f"  problem: {problem}\n{problem.detail}".rstrip() for problem in item.problems]
 
 
 def _as_line(row: dict[str, object]) -> str:

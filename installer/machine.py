@@ -7,12 +7,14 @@ from pathlib import Path
 from installer.bundle import Bundle
 from installer.host_file import HostFile, parse_host_file
 from installer.policy import Policy, parse_policy
-from installer.signatures import VerifiedRelease, verify_release
+from installer.signatures import VerifiedRelease, require_binary_keyring, verify_release
 from installer.trusted_files import read_trusted
 
 CONFIGURATION = Path("/etc/countersign")
 STATE = Path("/var/lib/countersign")
 LOGS = Path("/var/log/countersign")
+KEYRING_LIMIT = 16 * 1024 * 1024
+"""Bytes; a key with many certifications has a megabyte of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def load_machine() -> Machine:
         ConfigurationError: a file is missing, malformed, or writable by others than root.
     """
     keyring = CONFIGURATION / "keyring.pgp"
-    read_trusted(keyring)
+    require_binary_keyring(read_trusted(keyring, limit=KEYRING_LIMIT), keyring)
     return Machine(
         policy=parse_policy(read_trusted(CONFIGURATION / "policy.toml")),
         keyring=keyring,

@@ -313,6 +313,8 @@ def _application(fields: _Fields) -> Application:
     for patch in application.patches:
         if not set(patch.added) <= application.tree.keys():
             fields.refuse(f"the patch from {patch.name} adds what the tree does not have")
+        if {entry.path for entry in patch.before}.intersection(patch.added):
+            fields.refuse(f"the patch from {patch.name} adds what is there before")
         _require_tree([entry.path for entry in patch.before], fields)
         _require_tree(list(application.tree_before(patch)), fields)
     return application
@@ -406,7 +408,8 @@ def _integer(text: str) -> int:
 def _depth(raw: bytes) -> int:
     """The deepest nesting of brackets outside strings; cheap, and before any recursion."""
     depth = deepest = 0
-    for bracket in re.sub(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', b"", raw):
+    # Possessive: a long string costs no memory for ways back that are never taken.
+    for bracket in re.sub(rb'(?s)"(?:[^"\\]++|\\.)*+"|[^][{}"]++', b"", raw):
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest

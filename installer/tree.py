@@ -94,7 +94,8 @@ def _require_utf8(path: str) -> None:
 
 def _entry(file: Path, path: str, status: os.stat_result) -> Entry:
     if stat.S_ISLNK(status.st_mode):
-        target = os.fsencode(file.readlink())
+        # Path.readlink would drop a slash at the end, and a `.` or a second slash within.
+        target = os.readlink(os.fsencode(file))  # noqa: PTH115
         return Entry(path, LINK, len(target), digest_of(target))
     if not stat.S_ISREG(status.st_mode):
         raise ApplicationError(f"{path}: neither a file, a folder nor a symbolic link")

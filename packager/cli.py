@@ -22,7 +22,7 @@ from packager import __version__, show
 from packager.build import NotSignedError, collect_signatures, sign_work, work_folder, write_work
 from packager.build import build as build_package
 from packager.errors import PackagerError
-from packager.init import initialise
+from packager.init import detect_vcs, initialise
 from packager.package_reader import read_package
 from packager.project import load_project
 from packager.release import Release, assemble, examine
@@ -74,10 +74,14 @@ def commands() -> None:
 @commands.command(epilog=_example("countersign init --name crm ~/src/crm"))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
 @click.option("--name", help="The product's name.  [default: the folder's name]")
-@click.option("--vcs", type=click.Choice(["git", "svn", "tree"]), default="git", show_default=True)
-def init(folder: Path, name: str | None, vcs: str) -> None:
+@click.option(
+    "--vcs",
+    type=click.Choice(["git", "svn", "tree"]),
+    help="tree: folders without version control.  [default: what the folder is under]",
+)
+def init(folder: Path, name: str | None, vcs: str | None) -> None:
     """Write a release.toml and a Makefile into a product's FOLDER."""
-    for file in initialise(folder, name or folder.resolve().name, vcs):
+    for file in initialise(folder, name or folder.resolve().name, vcs or detect_vcs(folder)):
         click.echo(f"wrote {file}")
 
 

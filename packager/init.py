@@ -60,7 +60,7 @@ def first_release(name: str, vcs: str) -> dict[str, dict[str, Any]]:
             "name": name,
             "version": FIRST_VERSION,
             "sequence": 1,
-            "summary": f"The first release of {name}",
+            "summary": "The first release",
         },
         "application": {
             "vcs": vcs,

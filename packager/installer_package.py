@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from installer import __version__
 from packager.errors import PackagerError, ToolError
 from packager.formats.rpm import rpmbuild
 from packager.templates import FOLDER as TEMPLATES
@@ -45,7 +44,7 @@ def build_installer(output: Path) -> Path:
         folder, epoch = Path(name), source_date()
         stage(folder / "payload")
         date = datetime.fromtimestamp(epoch, UTC).strftime("%a %b %d %Y")
-        values = {"version": __version__, "vendored": list(pinned()), "date": date}
+        values = {"version": version(), "vendored": list(pinned()), "date": date}
         (folder / "package.spec").write_text(render("installer.spec.j2", **values))
         package = rpmbuild(folder, epoch)
         output.mkdir(parents=True, exist_ok=True)
@@ -105,6 +104,12 @@ def set_modes(root: Path) -> None:
     """Give everything the modes that it has on a host, whatever the builder's umask."""
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def version() -> str:
+    """The installer's version."""
+    source = (SOURCE / "installer/__init__.py").read_text()
+    return re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)[0]
 
 
 def pinned() -> Iterator[tuple[str, str]]:

@@ -62,7 +62,9 @@ class _Side:
 
     def content(self, entry: Entry) -> bytes:
         file = self.root / entry.path
-        return os.fsencode(file.readlink()) if entry.mode == LINK else file.read_bytes()
+        if entry.mode == LINK:
+            return os.readlink(os.fsencode(file))  # noqa: PTH115 - Path.readlink drops slashes
+        return file.read_bytes()
 
 
 def make_patch(name: str, before: Path, after: Path) -> tuple[Patch, bytes]:

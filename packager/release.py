@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 from installer.errors import ApplicationError, PlanDivergedError
 from installer.manifest import EMPTY, Application, Database, Manifest, Script, Source
@@ -189,8 +189,7 @@ class _Assembly:
 
     def _export(self, tag: str) -> tuple[Path, Source]:
         if tag not in self._exports:
-            folder = self._folder / str(len(self._exports))
-            folder.mkdir()
+            folder = Path(mkdtemp(dir=self._folder))
             self._exports[tag] = (folder, self._repository.export(tag, folder))
         return self._exports[tag]
 

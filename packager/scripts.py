@@ -4,13 +4,13 @@ Pure: works on paths, opens nothing. Every script has exactly one place in the o
 every machine; where the rules of `release.toml` leave a doubt, the release is refused.
 """
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from packager.errors import PlanError
 from packager.project import DatabaseSpec
-from packager.toml_reader import meant
 
 
 def ordered(paths: Iterable[str], spec: DatabaseSpec, plan_text: str | None) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def ordered(paths: Iterable[str], spec: DatabaseSpec, plan_text: str | None) -> 
     """
     paths = sorted(paths)
     scripts = matching(paths, spec.scripts)
-    problems = [*_unmatched(paths, spec), *_misplaced(scripts, paths, spec)]
+    problems = [*_unmatched(paths, spec), *_misplaced(scripts, spec)]
     if spec.plan is not None:
         order, doubts = _by_plan(scripts, spec.plan, plan_text)
     elif spec.order == "number":
@@ -54,13 +54,13 @@ def _unmatched(paths: list[str], spec: DatabaseSpec) -> Iterator[str]:
                 yield f"{key} has {pattern!r}, which matches no file of the release"
 
 
-def _misplaced(scripts: tuple[str, ...], paths: list[str], spec: DatabaseSpec) -> Iterator[str]:
+def _misplaced(scripts: tuple[str, ...], spec: DatabaseSpec) -> Iterator[str]:
     for path in matching(scripts, spec.verify):
         yield f"{path} is matched by both scripts and verify"
     for accepted in spec.accept:
         if accepted.script not in scripts:
-            absent = meant(accepted.script, scripts) if accepted.script not in paths else ""
-            yield f"accept names {accepted.script}, which is no script of the release{absent}"
+            near = _nearest(accepted.script, scripts)
+            yield f"accept names {accepted.script}, which is no script of the release{near}"
 
 
 def _by_number(
@@ -68,7 +68,7 @@ def _by_number(
 ) -> tuple[tuple[str, ...], list[str]]:
     numbers = {path: _number(path, patterns) for path in scripts}
     problems = [
-        f"{path} has no number after {_folder_of(path, patterns) or 'its beginning'!r}"
+        f"{path} has no number{_after(_folder_of(path, patterns))}"
         for path, number in numbers.items()
         if number is None
     ]
@@ -82,6 +82,10 @@ def _by_number(
 def _number(path: str, patterns: tuple[str, ...]) -> int | None:
     found = re.search("[0-9]+", path[len(_folder_of(path, patterns)) :])
     return int(found[0]) if found else None
+
+
+def _after(folder: str) -> str:
+    return f" after {folder!r}" if folder else ""
 
 
 def _folder_of(path: str, patterns: tuple[str, ...]) -> str:
@@ -103,12 +107,17 @@ def _by_plan(
         if path in first:
             problems.append(f"{plan}:{number}: {path} is listed already in line {first[path]}")
         elif path not in known:
-            near = meant(path, scripts) if scripts else ""
+            near = _nearest(path, scripts)
             problems.append(f"{plan}:{number}: {path} is no file that scripts matches{near}")
         first.setdefault(path, number)
     missing = [path for path in scripts if path not in first]
     problems += [f"{plan} does not list {path}, which scripts matches" for path in missing]
     return tuple(first), problems
+
+
+def _nearest(path: str, scripts: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(path, scripts, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _listed(plan_text: str) -> Iterator[tuple[int, str]]:

@@ -137,22 +137,22 @@ def _places(part: bytes, statements: tuple[str, ...]) -> list[slice]:
 
 def _skip_blank(part: bytes, start: int) -> int:
     """The first byte from `start` on that is neither white space, comment nor semicolon."""
-    while blank := _BLANK.match(part, start):
-        start = blank.end()
+    while True:
+        start += len(_BLANK.match(part, start)[0])  # type: ignore[index]  # always a match
         if not part.startswith(b"/*", start):
-            break
+            return start
         start = _end_of_comment(part, start)
-    return start
 
 
 def _end_of_comment(part: bytes, start: int) -> int:
-    """The end of a comment that begins at `start`; comments nest, and the parser saw its end."""
+    """The end of a comment that begins at `start` and that the parser saw the end of; they nest."""
     depth = 0
-    for edge in _COMMENT_EDGE.finditer(part, start):
+    edges = _COMMENT_EDGE.finditer(part, start)
+    while True:
+        edge = next(edges)
         depth += 1 if edge[0] == b"/*" else -1
         if depth == 0:
             return edge.end()
-    return len(part)
 
 
 def _client_copy(statement: str) -> str:

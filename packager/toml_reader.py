@@ -48,7 +48,7 @@ class Reader:
         text = _text_of(path)
         self._path, self._schema = path, schema
         self._document = _parse(path, text)
-        self._lines = dict(_lines(text))
+        self._lines = _with_implied(dict(_lines(text)))
         self._problems: list[tuple[int, str]] = []
         self._require_known_tables()
 
@@ -149,7 +149,7 @@ def _text_of(path: Path) -> str:
     except OSError as error:
         raise ProjectError(f"{path}: {error.strerror}; `countersign init` writes one") from None
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ProjectError(f"{path}:{line}: not UTF-8 text") from None
@@ -192,6 +192,15 @@ def _lines(text: str) -> Iterator[tuple[Keys, int]]:
         else:
             yield from (((*table, *keys), begun) for keys in _ways(value))
         begun = number + 1
+
+
+def _with_implied(lines: dict[Keys, int]) -> dict[Keys, int]:
+    """`lines`, and the first line of each table that only what is in it makes known."""
+    implied: dict[Keys, int] = {}
+    for keys, line in lines.items():
+        for length in range(1, len(keys)):
+            implied.setdefault(keys[:length], line)
+    return implied | lines
 
 
 def _header(value: Any, counts: dict[Keys, int]) -> Keys:  # noqa: ANN401 - whatever TOML holds

@@ -75,7 +75,7 @@ class Developers:
         """The release's RPM, signed by those whom the draft names."""
         if not release.signers:
             return self._unsigned(release)
-        file, output = self._write(release), self.folder / "dist"
+        file, output = self._write(release), self.folder / "dist" / release.name
         for key in release.signers:
             self.countersign("sign", "--release", file, "--output", output, "--key", key)
         self.countersign("build", "--release", file, "--output", output)
@@ -88,8 +88,8 @@ class Developers:
             _order(made, Head(made.raw, {}), {}),
             bundle=write_bundle(Head(made.raw, {}), made.compressed),
         )
-        output = self.folder / "unsigned"
-        output.mkdir(exist_ok=True)
+        output = self.folder / "dist" / release.name
+        output.mkdir(parents=True)
         return FORMATS["rpm"].write(order, output)
 
     def _write(self, release: "Draft") -> Path:

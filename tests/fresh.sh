@@ -195,7 +195,7 @@ CHILD=''
 clean_up() {
     if [[ -n $CHILD ]]; then
         kill -KILL "$CHILD" 2>/dev/null || true
-        wait "$CHILD" || true
+        wait "$CHILD" 2>/dev/null || true
     fi
     [[ -z $COPY ]] || rm -rf --one-file-system -- "$COPY"
 }

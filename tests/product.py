@@ -1,7 +1,7 @@
 """A product in a real git repository: an application, ordered SQL, and two released tags.
 
     product = Product.create(folder)
-    product.tag("v1.2.0", {"sql/0003_more.sql": "CREATE TABLE more ();\n"})
+    product.tag("v1.2.0", {"sql/0003_more.sql": "CREATE TABLE more ();"})
 
 Version 1.1.0 changes, adds and removes files of 1.0.0, and has one more script.
 """

@@ -125,7 +125,7 @@ class Site:
 
     def read(self, path: str) -> str:
         """A file of the current application."""
-        return self.host.at(f"{ROOT}/current/{path}").read_text(encoding="utf-8")
+        return self.host.at(f"{ROOT}/current/{path}").read_bytes().decode()
 
     def _files(self) -> str:
         """A digest of everything below the application's root: names, modes, contents."""

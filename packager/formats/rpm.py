@@ -86,6 +86,7 @@ def spec(order: Order) -> str:
         folder=order.folder,
         files=sorted(order.payload),
         signers=order.signers,
+        author=order.signers[0].user_id if order.signers else "nobody",
         description=order.description,
         license=order.license,
         installer_version=MIN_INSTALLER,

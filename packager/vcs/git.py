@@ -128,8 +128,12 @@ class Git:
         return run_git(*arguments, cwd=self.folder, stdin=stdin, accept=accept)
 
     def _require_repository(self) -> None:
-        if not self._git("rev-parse", "--git-dir", accept=(0, 128)):
-            raise ProjectError(f"{self.folder} is not in a git repository")
+        try:
+            self._git("rev-parse", "--git-dir")
+        except ToolError as error:
+            if "not a git repository" not in error.detail:
+                raise
+            raise ProjectError(f"{self.folder} is not in a git repository") from None
 
     def _commit(self, tag: str) -> str:
         """The commit that `tag` names; `tag` is a tag's very name and no revision expression."""
@@ -163,11 +167,8 @@ class Git:
         answer, position = self._git("cat-file", "--batch", stdin=names), 0
         for blob in blobs:
             start = answer.find(b"\n", position) + 1
-            if (
-                answer[position:start].split()
-                != f"{blob.object_name} blob {blob.size}".encode().split()
-            ):
-                raise ToolError(f"git does not have the content of {blob.path}; try `git fsck`")
+            if answer[position:start] != f"{blob.object_name} blob {blob.size}\n".encode():
+                raise ToolError(f"git did not give the content of {blob.path}; try `git fsck`")
             yield answer[start : start + blob.size]
             position = start + blob.size + 1
 
@@ -179,6 +180,8 @@ def _blob(line: bytes) -> _Blob:
     path = require_name(name.decode(errors="surrogateescape"))
     if mode == _SUBMODULE:
         raise ProjectError(f"{path} is a git submodule: its content is not in this repository")
+    if not size.isdigit():
+        raise ToolError(f"git does not have the content of {path}; try `git fsck`")
     return _Blob(path, mode, object_name, int(size))
 
 

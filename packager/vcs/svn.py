@@ -21,6 +21,7 @@ from packager.errors import ProjectError, ToolError
 from packager.vcs.export import nearest, normalise, require_name, shown
 
 _UNCHANGED = frozenset({"", "none", "normal", "external", "ignored"})
+_VISIBLE = bytes(byte if byte >= ord(" ") or byte in b"\t\n\r" else ord("?") for byte in range(256))
 _ABSENT = ("E155007", "W155007", "E160013", "W160013", "W170000", "E170000")
 """Subversion's codes for: no working copy, no such path in the repository, no such URL."""
 
@@ -79,7 +80,8 @@ class Subversion:
             if any(code in error.detail for code in _ABSENT):
                 return None
             raise
-        return ET.fromstring(answer)  # noqa: S314 - svn's own words, in which it escapes others'
+        # svn escapes names, but not their control characters, which XML does not have.
+        return ET.fromstring(answer.translate(_VISIBLE))  # noqa: S314 - written by svn itself
 
     def _working_copy(self) -> ET.Element:
         found = self._look("info", ".")
@@ -98,9 +100,14 @@ class Subversion:
         return entry
 
     def _nearest(self, root: str, tag: str) -> str:
-        folder, _, name = tag.rpartition("/")
+        folders = {tag.rpartition("/")[0], "tags"}
+        return nearest(tag, [path for folder in sorted(folders) for path in self._in(root, folder)])
+
+    def _in(self, root: str, folder: str) -> list[str]:
+        """The paths of what a folder of the repository holds; nothing where there is none."""
         listed = self._look("list", f"{root}/{quote(folder)}@")
-        return nearest(name, [] if listed is None else [i.text or "" for i in listed.iter("name")])
+        names = listed.iter("name") if listed is not None else ()
+        return [f"{folder}/{name.text}".lstrip("/") for name in names]
 
     def _require_no_externals(self, url: str) -> None:
         found = self._look("propget", "svn:externals", "--recursive", url)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from packager.installer_package import build_installer
+from tests.acceptance import releases
 from tests.developers import Developers
 from tests.keys import Keyring
 from tests.sites import Site
@@ -24,8 +25,30 @@ def developers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Developers]
         yield Developers.create(keys, tmp_path_factory.mktemp("releases"))
 
 
+@pytest.fixture(scope="session")
+def first(developers: Developers) -> Path:
+    """The package of release 1.0."""
+    return developers.package(releases.first(developers))
+
+
+@pytest.fixture(scope="session")
+def second(developers: Developers, first: Path) -> Path:
+    """The package of release 1.1, which starts from nothing or from 1.0."""
+    assert first.exists()
+    return developers.package(releases.second(developers))
+
+
 @pytest.fixture
 def site(developers: Developers, installer: Path) -> Iterator[Site]:
     """A QAT host, set up and empty."""
     with Site.start(developers, installer) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def kept_site(developers: Developers, installer: Path, first: Path) -> Iterator[Site]:
+    """A QAT host with release 1.0, which every test of a module leaves as it was."""
+    with Site.start(developers, installer, name="kept") as started:
+        done = started.rpm("-i", first)
+        assert done.returncode == 0, done.stderr
         yield started

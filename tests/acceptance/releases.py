@@ -1,10 +1,10 @@
-"""The releases of the acceptance tests: 1.0 and 1.1 are sound, the others are variations."""
+"""The releases of the acceptance tests: 1.0 and 1.1 are sound, the others vary them."""
 
 from dataclasses import replace
 
-from tests.developers import Developers, Draft
+from tests.developers import Developers, Draft, Files
 
-FIRST = {
+FIRST: Files = {
     "app/bin/crm": "#!/bin/sh\necho 1.0\n",
     "app/VERSION": "1.0\n",
     "app/obsolete": "gone in 1.1\n",
@@ -14,7 +14,7 @@ FIRST = {
     ),
     "sql/verify/tables.sql": "DO $$ BEGIN ASSERT to_regclass('orders') IS NOT NULL; END $$;\n",
 }
-SECOND = {
+SECOND: Files = {
     **{path: content for path, content in FIRST.items() if path != "app/obsolete"},
     "app/bin/crm": "#!/bin/sh\necho 1.1\n",
     "app/VERSION": "1.1\n",
@@ -26,15 +26,14 @@ SECOND = {
 
 def first(developers: Developers) -> Draft:
     """Release 1.0."""
-    return Draft("1.0", 1, FIRST, [developers.ada])
+    return Draft("1.0", 2, FIRST, [developers.ada])
 
 
 def second(developers: Developers) -> Draft:
     """Release 1.1, from nothing or from 1.0; build 1.0 before it."""
-    return Draft("1.1", 2, SECOND, [developers.ada], starts=("empty", "1.0"))
+    return Draft("1.1", 3, SECOND, [developers.ada], starts=("empty", "1.0"))
 
 
-def variation(draft: Draft, label: str, **files: str) -> Draft:
-    """The same release with other files; `__` in a name stands for `/`, `_dot_` for a dot."""
-    changed = {name.replace("__", "/").replace("_dot_", "."): text for name, text in files.items()}
-    return replace(draft, files={**draft.files, **changed}, label=label)
+def with_files(draft: Draft, label: str, files: Files) -> Draft:
+    """The same release, kept under another label, with other files besides."""
+    return replace(draft, label=f"-{label}", files={**draft.files, **files})

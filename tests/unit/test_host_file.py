@@ -190,7 +190,8 @@ def test_options_in_a_conninfo_are_refused_because_others_replace_them() -> None
 
 
 @pytest.mark.parametrize(
-    "conninfo", ["dbname=crm", " host = /run/pg\tport=5433 ", "dbname='c r m' user=x", "dbname=a\\'b"]
+    "conninfo",
+    ["dbname=crm", " host = /run/pg\tport=5433 ", "dbname='c r m' user=x", "dbname=a\\'b"],
 )
 def test_settings_as_libpq_reads_them_are_accepted(conninfo: str) -> None:
     text = database(f"conninfo = '''{conninfo}'''\nowner = \"x\"")

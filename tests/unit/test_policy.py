@@ -154,18 +154,24 @@ def test_an_environment_that_requires_nothing_installs_nothing(policy: Policy) -
         (signed(GONE), f"Not counted: {GONE}: Mallory (developer) is revoked"),
         (
             signed(BOB, START_2026 - 1),
-            f"Not counted: {BOB}: Bob (developer) signed on 2025-12-31 23:59:59 UTC, "
-            "before 2026-01-01 00:00:00 UTC",
+            (
+                f"Not counted: {BOB}: Bob (developer) signed on 2025-12-31 23:59:59 UTC, "
+                "before 2026-01-01 00:00:00 UTC"
+            ),
         ),
         (
             signed(BOB, END_2026 + 1),
-            f"Not counted: {BOB}: Bob (developer) signed on 2027-01-01 00:00:00 UTC, "
-            "after 2026-12-31 23:59:59 UTC",
+            (
+                f"Not counted: {BOB}: Bob (developer) signed on 2027-01-01 00:00:00 UTC, "
+                "after 2026-12-31 23:59:59 UTC"
+            ),
         ),
         (
             signed(OLD, RETIREMENT + 1),
-            f"Not counted: {OLD}: Olga (developer) signed on 2025-06-30 00:00:01 UTC, "
-            "after 2025-06-30 00:00:00 UTC",
+            (
+                f"Not counted: {OLD}: Olga (developer) signed on 2025-06-30 00:00:01 UTC, "
+                "after 2025-06-30 00:00:00 UTC"
+            ),
         ),
     ],
 )

@@ -3,8 +3,9 @@
 import json
 import os
 import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -312,8 +313,8 @@ def test_a_policy_of_the_signers_is_refused(people: People) -> None:
         lambda s: s.replace(b"-----\n\n", b"-----\n\n\n", 1),
         lambda s: s.replace(b"\n", b"\r"),
         lambda s: s.replace(b"\n", b" \n"),
-        lambda s: b"",
-        lambda s: b"\0",
+        lambda s: s[:0],
+        lambda s: s[:1],
     ],
 )
 def test_junk_around_or_within_the_armour_is_refused(
@@ -606,7 +607,7 @@ def test_a_good_answer_with_a_bad_exit_code_is_refused(
         signatures._conclude(code, status, open_envelope(signature))
 
 
-def test_no_answer_is_refused(people: People, signature: bytes) -> None:
+def test_no_answer_is_refused(signature: bytes) -> None:
     with pytest.raises(SignatureError, match="does not vouch"):
         signatures._conclude(0, b"", open_envelope(signature))
 
@@ -620,7 +621,9 @@ KEY_ID = b"\x09\x10" + FINGERPRINT[-8:]
 NUMBERS = b"\x12\x34\x00\x01\x01"
 
 
-def body(hashed: bytes = ISSUER + CREATED, unhashed: bytes = KEY_ID, start: str = "0400160a") -> bytes:
+def body(
+    hashed: bytes = ISSUER + CREATED, unhashed: bytes = KEY_ID, start: str = "0400160a"
+) -> bytes:
     areas = [len(area).to_bytes(2) + area for area in (hashed, unhashed)]
     return bytes.fromhex(start) + b"".join(areas) + NUMBERS
 
@@ -639,9 +642,7 @@ def test_the_least_envelope_says_who_and_when() -> None:
     assert (found.created, found.expires) == (0x65000000, None)
 
 
-@pytest.mark.parametrize(
-    "lifetime, expires", [(b"\0\0\0\0", None), (b"\0\0\0\x05", 0x65000005)]
-)
+@pytest.mark.parametrize("lifetime, expires", [(b"\0\0\0\0", None), (b"\0\0\0\x05", 0x65000005)])
 def test_a_lifetime_counts_from_the_creation(lifetime: bytes, expires: int | None) -> None:
     assert envelope(body(ISSUER + CREATED + b"\x05\x03" + lifetime)).expires == expires
 
@@ -676,7 +677,6 @@ def test_long_subpackets_and_packets_are_read(size: int) -> None:
         (body(), "c2e7", "no definite length"),
         (body(), "99{:04x}", "packet of type 6"),
         (body(), "c6{:02x}", "packet of type 6"),
-        (body() + b"\0", "88{:02x}", ""),
         (body(), "88ff", "truncated"),
         (body(), "8801", "more than one OpenPGP packet"),
         (b"", "8800", "truncated"),
@@ -711,9 +711,6 @@ def test_long_subpackets_and_packets_are_read(size: int) -> None:
 def test_an_envelope_out_of_the_ordinary_is_refused(
     content: bytes, header: str, reason: str
 ) -> None:
-    if not reason:
-        assert envelope(content, header.format(len(content)))
-        return
     with pytest.raises(SignatureError, match=reason):
         envelope(content, header.format(len(content)))
 
@@ -724,19 +721,15 @@ def test_the_unhashed_area_may_name_the_key_again() -> None:
 
 @given(st.binary(max_size=200))
 def test_no_packet_makes_the_gate_fail_in_another_way(octets: bytes) -> None:
-    try:
+    with suppress(SignatureError):
         open_envelope(armour(octets or b"\0"))
-    except SignatureError:
-        pass
 
 
 @given(st.binary(max_size=60), st.binary(max_size=30))
 def test_no_area_makes_the_gate_fail_in_another_way(hashed: bytes, unhashed: bytes) -> None:
     for content in (body(hashed, unhashed), body(ISSUER + CREATED + hashed, KEY_ID + unhashed)):
-        try:
+        with suppress(SignatureError):
             assert envelope(content).issuer == FINGERPRINT.hex().upper()
-        except SignatureError:
-            pass
 
 
 # Keyrings

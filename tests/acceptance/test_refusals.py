@@ -1,0 +1,321 @@
+"""What is refused: with its own exit code, a message that names the cause, and nothing changed.
+
+All tests share one host that has release 1.0: each asserts that it left the host as it was.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import releases
+from tests.developers import Developers, Draft
+from tests.sites import Site
+
+pytestmark = pytest.mark.acceptance
+
+LEAD = 96
+"""Bytes of an RPM's lead, which rpm ignores (rpm, docs/manual/format_lead.md)."""
+
+
+@contextmanager
+def unchanged(site: Site) -> Iterator[None]:
+    """Assert that package database, database and application are as they were."""
+    before = site.state()
+    yield
+    assert site.state() == before
+
+
+def refused(site: Site, package: Path, code: int, *options: str) -> str:
+    """Assert that rpm does not install the package, for this exit code; returns its words."""
+    with unchanged(site):
+        done = site.rpm("-U", *options, package)
+    words = done.stdout + done.stderr
+    assert done.returncode != 0, words
+    assert f"scriptlet failed, exit status {code}" in words, words
+    return words
+
+
+@pytest.fixture
+def next_release(developers: Developers, first: Path) -> Draft:
+    """Release 1.1, to be varied."""
+    assert first.exists()
+    return releases.second(developers)
+
+
+def test_an_unsigned_release(kept_site: Site, developers: Developers, next_release: Draft) -> None:
+    package = developers.package(replace(next_release, label="-unsigned", signers=()))
+
+    words = refused(kept_site, package, 20)
+
+    assert "QAT requires 1 of role developer, found none" in words
+
+
+def test_a_release_signed_by_an_unknown_key(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    signed = replace(next_release, label="-mallory", signers=[developers.mallory])
+
+    words = refused(kept_site, developers.package(signed), 20)
+
+    assert developers.mallory in words
+
+
+def test_one_of_two_required_signatures(
+    kept_site: Site, developers: Developers, second: Path
+) -> None:
+    host = kept_site.host
+    host.write("/etc/countersign/policy.toml", developers.policy(QAT=2))
+    try:
+        words = refused(kept_site, second, 20)
+    finally:
+        host.write("/etc/countersign/policy.toml", developers.policy(QAT=1))
+
+    assert "QAT requires 2 of role developer, found 1 (Ada)" in words
+
+
+def test_a_failing_script_in_the_middle_leaves_the_old_release(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    broken = {"sql/0003_totals.sql": "-- adds totals\nALTER TABLE orders\n  ADD COLUMN id int;\n"}
+    package = developers.package(releases.with_files(next_release, "failing", broken))
+
+    words = refused(kept_site, package, 33)
+
+    assert "error: crm 1.1 was not installed: sql/0003_totals.sql:2: column" in words
+    assert 'column "id" of relation "orders" already exists' in words
+    assert "   2 | ALTER TABLE orders" in words
+    assert "The database and the application are unchanged." in words
+    assert kept_site.ledger()[-1]["event"] == "release failed"
+
+
+def test_a_script_with_commit(kept_site: Site, developers: Developers, next_release: Draft) -> None:
+    commits = {"sql/0003_totals.sql": "CREATE TABLE stays ();\nCOMMIT;\nBEGIN;\n"}
+    package = developers.package(releases.with_files(next_release, "commit", commits))
+
+    words = refused(kept_site, package, 33)
+
+    assert "sql/0003_totals.sql:2: EXECUTE of transaction commands is not implemented" in words
+
+
+def test_a_verify_script_that_raises_rolls_the_release_back(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    verify = {"sql/verify/never.sql": "DO $$ BEGIN RAISE EXCEPTION 'totals are wrong'; END $$;\n"}
+    package = developers.package(releases.with_files(next_release, "verify", verify))
+
+    assert "sql/verify/never.sql:1: totals are wrong" in refused(kept_site, package, 33)
+
+
+def test_an_edited_released_script(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    edited = {"sql/0001_customers.sql": "CREATE TABLE customer (id bigint PRIMARY KEY);\n"}
+    draft = releases.with_files(next_release, "edited", edited)
+    package = developers.package(replace(draft, starts=("empty",)))
+
+    words = refused(kept_site, package, 32)
+
+    assert "sql/0001_customers.sql" in words
+
+
+def test_a_script_that_sorts_before_an_applied_one(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    late = {"sql/0001_a_late_one.sql": "CREATE TABLE late ();\n"}
+    draft = releases.with_files(next_release, "late", late)
+    package = developers.package(replace(draft, starts=("empty",)))
+
+    words = refused(kept_site, package, 32)
+
+    assert "sql/0001_a_late_one.sql" in words
+    assert "[[database.accept]]" in words
+
+
+def test_a_lower_sequence(kept_site: Site, developers: Developers, next_release: Draft) -> None:
+    package = developers.package(replace(next_release, label="-lower", sequence=1))
+
+    words = refused(kept_site, package, 24)
+
+    assert "it has sequence 1, and this host (crm 1.0) is at 2 already" in words
+
+
+def test_the_same_sequence_with_other_content_is_not_the_same_release(
+    kept_site: Site, developers: Developers, first: Path
+) -> None:
+    assert first.exists()
+    package = developers.package(replace(releases.second(developers), label="-same", sequence=2))
+
+    words = refused(kept_site, package, 24)
+
+    assert "another release with its sequence, 2, is on this host (crm 1.0)" in words
+
+
+def test_a_hand_edited_application_file(kept_site: Site, second: Path) -> None:
+    host = kept_site.host
+    host.write("/opt/crm/current/VERSION", "edited by hand\n")
+    try:
+        words = refused(kept_site, second, 40)
+    finally:
+        host.write("/opt/crm/current/VERSION", "1.0\n")
+
+    assert "VERSION: expected " in words
+    assert "1 of its files differ from 1.0" in words
+
+
+def test_a_file_that_is_too_much_in_the_application(kept_site: Site, second: Path) -> None:
+    host = kept_site.host
+    host.write("/opt/crm/current/bin/extra", "not ours\n")
+    try:
+        words = refused(kept_site, second, 40)
+    finally:
+        host.at("/opt/crm/current/bin/extra").unlink()
+
+    assert "bin/extra: not part of the release" in words
+
+
+def test_a_changed_mode_in_the_application(kept_site: Site, second: Path) -> None:
+    file = kept_site.host.at("/opt/crm/current/VERSION")
+    file.chmod(0o666)
+    try:
+        words = refused(kept_site, second, 40)
+    finally:
+        file.chmod(0o644)
+
+    assert "VERSION: expected mode 100644, found 100666" in words
+
+
+def test_a_database_that_is_down(kept_site: Site, second: Path) -> None:
+    before = kept_site.state()
+    kept_site.host.stop_cluster()
+    try:
+        done = kept_site.rpm("-U", second)
+    finally:
+        kept_site.host.start_cluster()
+
+    assert "scriptlet failed, exit status 30" in done.stderr
+    assert "cannot connect to database crm" in done.stderr
+    assert kept_site.state() == before
+
+
+@pytest.mark.parametrize("file", ["policy.toml", "host.toml", "keyring.pgp", ""])
+def test_configuration_that_others_can_write_to(kept_site: Site, second: Path, file: str) -> None:
+    path = kept_site.host.at(f"/etc/countersign/{file}".rstrip("/"))
+    mode = path.stat().st_mode
+    path.chmod(mode | 0o002)
+    try:
+        words = refused(kept_site, second, 10)
+    finally:
+        path.chmod(mode)
+
+    assert f"/etc/countersign/{file}".rstrip("/") in words
+    assert "chmod" in words
+
+
+def test_a_release_for_a_database_that_the_host_file_does_not_name(
+    kept_site: Site, second: Path
+) -> None:
+    host_file = kept_site.host.at("/etc/countersign/host.toml")
+    text = host_file.read_text()
+    host_file.write_text(text.replace("[database.crm]", "[database.other]"))
+    try:
+        words = refused(kept_site, second, 10)
+    finally:
+        host_file.write_text(text)
+
+    assert "[database.crm]" in words
+
+
+def test_a_hostile_environment_has_no_effect(kept_site: Site, second: Path) -> None:
+    hostile = {
+        "PATH": "/srv/evil:/usr/bin:/bin",
+        "GNUPGHOME": "/srv/evil",
+        "PYTHONPATH": "/srv/evil",
+        "PGHOST": "/srv/evil",
+        "PGOPTIONS": "-c search_path=evil",
+        "GIT_DIR": "/srv/evil",
+        "GIT_CONFIG_GLOBAL": "/srv/evil/gitconfig",
+    }
+    for name in ("gpgv", "git", "python3"):
+        kept_site.host.write(f"/srv/evil/{name}", "#!/bin/sh\ntouch /srv/evil/ran\n", mode=0o755)
+    kept_site.host.write("/srv/evil/psycopg.py", "open('/srv/evil/ran', 'w')\n")
+    package = kept_site.carry(second)
+
+    with unchanged(kept_site):
+        done = kept_site.host.run(["countersign-install", "check", package], env=hostile)
+
+    assert done.returncode == 0, done.stderr
+    assert not kept_site.host.at("/srv/evil/ran").exists()
+
+
+def header_offset(raw: bytes) -> int:
+    """Where an RPM's header begins: after the lead and the signature header, padded to 8 bytes."""
+    entries, size = struct.unpack(">II", raw[LEAD + 8 : LEAD + 16])
+    return int(LEAD + 16 + 16 * entries + size + 7) // 8 * 8
+
+
+def flipped(raw: bytes, start: int, end: int, count: int) -> Iterator[bytes]:
+    """Copies with one bit of one byte changed, at `count` places spread over `[start, end)`."""
+    for number in range(count):
+        place = start + (end - start) * number // count
+        yield raw[:place] + bytes([raw[place] ^ 1 << number % 8]) + raw[place + 1 :]
+
+
+def test_one_flipped_byte_anywhere_in_the_package(
+    kept_site: Site, second: Path, tmp_path: Path
+) -> None:
+    raw, package = second.read_bytes(), tmp_path / second.name
+    with unchanged(kept_site):
+        for changed in flipped(raw, header_offset(raw), len(raw), 120):
+            package.write_bytes(changed)
+            assert kept_site.rpm("-U", package).returncode != 0
+
+
+def test_one_flipped_byte_before_the_header_is_refused_or_carries_nothing(
+    kept_site: Site, second: Path, tmp_path: Path
+) -> None:
+    # rpm ignores most of the lead, and the space that it reserves for signatures.
+    raw, package = second.read_bytes(), tmp_path / second.name
+    signed = json.loads(kept_site.installer("--json", "verify", second).stdout)
+    for changed in flipped(raw, 0, header_offset(raw), 60):
+        package.write_bytes(changed)
+        done = kept_site.installer("--json", "verify", package)
+        assert done.returncode == 21 or json.loads(done.stdout) == signed
+
+
+def test_one_flipped_byte_of_the_release_that_rpm_is_told_to_overlook(
+    kept_site: Site, second: Path, tmp_path: Path
+) -> None:
+    raw, package = second.read_bytes(), tmp_path / second.name
+    body = raw.index(b"bWFuaWZlc3QuanNvb")  # manifest.json, the bundle's first word, in base64
+    codes = set()
+    with unchanged(kept_site):
+        for changed in flipped(raw, body, raw.index(b"\0", body), 60):
+            package.write_bytes(changed)
+            done = kept_site.rpm("-U", "--nodigest", "--nosignature", package)
+            assert done.returncode != 0
+            codes |= set(re.findall(r"exit status (\d+)", done.stderr)) or {done.stderr}
+
+    assert codes <= {"20", "21", "22"}
+
+
+def test_the_installer_s_own_words_are_the_last_thing_that_rpm_shows(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    broken = {"sql/0004_notes.sql": "SELECT nope;\n"}
+    draft = releases.with_files(next_release, "words", broken)
+    words = kept_site.rpm("-U", developers.package(draft))
+
+    lines = [line for line in words.stderr.splitlines() if not line.startswith("rpm: ")]
+    assert lines[:5] == [
+        'error: crm 1.1 was not installed: sql/0004_notes.sql:1:8: column "nope" does not exist',
+        "   1 | SELECT nope;",
+        "     |        ^",
+        "The database and the application are unchanged.",
+        "Correct the script, build a new release and sign it.",
+    ]

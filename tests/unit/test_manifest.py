@@ -1,0 +1,414 @@
+"""Manifests are written here by hand: what the reader takes for one must not depend on a writer."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from installer import manifest as manifest_module
+from installer.errors import MalformedError
+from installer.manifest import (
+    MAX_DEPTH,
+    Accepted,
+    Patch,
+    Script,
+    load_json,
+    parse_manifest,
+    require_relative_path,
+)
+from installer.tree import Digest, Entry, digest_of, tree_digest
+
+A, B, C = (Digest(letter * 64) for letter in "abc")
+JSON = dict[str, Any]
+
+FULL: JSON = {
+    "type": "countersign-manifest",
+    "format": 1,
+    "release": {"name": "crm", "version": "1.4.0", "sequence": 14, "summary": "Order history"},
+    "source": {"vcs": "git", "tag": "v1.4.0", "revision": "0" * 40, "committed": 1767225600},
+    "application": {
+        "root": "/opt/crm",
+        "tree": [
+            {"path": "bin/crm", "mode": "100755", "size": 3, "digest": A},
+            {"path": "lib/new.py", "mode": "100644", "size": 4, "digest": B},
+            {"path": "etc", "mode": "120000", "size": 5, "digest": C},
+        ],
+        "patches": [
+            {
+                "from": "v1.3.0",
+                "digest": B,
+                "size": 7,
+                "before": [{"path": "bin/crm", "mode": "100644", "size": 2, "digest": C}],
+                "added": ["lib/new.py"],
+            },
+            {
+                "from": "empty",
+                "digest": C,
+                "size": 9,
+                "before": [],
+                "added": ["bin/crm", "lib/new.py", "etc"],
+            },
+        ],
+    },
+    "database": {
+        "name": "crm",
+        "scripts": [
+            {"name": "sql/0001_orders.sql", "digest": A, "size": 20, "runs": [0, 12]},
+            {"name": "sql/0002_empty.sql", "digest": B, "size": 0, "runs": []},
+        ],
+        "verify": [{"name": "sql/verify/orders.sql", "digest": C, "size": 10, "runs": [2]}],
+        "accept": [{"script": "sql/0001_orders.sql", "reason": "a hot fix, numbered late"}],
+    },
+    "content": {"compression": "xz", "digest": C, "size": 100},
+}
+
+
+def raw(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def at(path: str, value: object) -> bytes:
+    """FULL with `value` at `path`, such as `database/scripts/0/name`."""
+    changed = copy.deepcopy(FULL)
+    *folders, last = path.split("/")
+    place: Any = changed
+    for part in folders:
+        place = place[int(part)] if part.isdigit() else place[part]
+    place[int(last) if last.isdigit() else last] = value
+    return raw(changed)
+
+
+def refusal(content: bytes, read: Callable[[bytes], object] = parse_manifest) -> str:
+    with pytest.raises(MalformedError) as refused:
+        read(content)
+    assert refused.value.exit_code == 21
+    return str(refused.value)
+
+
+# What a manifest says
+
+
+def test_a_manifest_is_read_as_it_was_signed() -> None:
+    content = raw(FULL)
+    manifest = parse_manifest(content)
+    assert manifest.digest == digest_of(content)
+    assert manifest.title == "crm 1.4.0"
+    assert (manifest.sequence, manifest.summary) == (14, "Order history")
+    assert (manifest.source.vcs, manifest.source.tag) == ("git", "v1.4.0")
+    assert (manifest.source.revision, manifest.source.committed) == ("0" * 40, 1767225600)
+    assert (manifest.content.digest, manifest.content.size) == (C, 100)
+    assert manifest.database is not None
+    assert manifest.database.scripts[0] == Script("sql/0001_orders.sql", A, 20, (0, 12))
+    assert manifest.database.accept == (
+        Accepted("sql/0001_orders.sql", "a hot fix, numbered late"),
+    )
+
+
+def test_content_comes_in_the_order_patches_scripts_verify_scripts() -> None:
+    names = [blob.name for blob in parse_manifest(raw(FULL)).blobs]
+    assert names == [
+        "v1.3.0",
+        "empty",
+        "sql/0001_orders.sql",
+        "sql/0002_empty.sql",
+        "sql/verify/orders.sql",
+    ]
+
+
+def test_the_tree_that_a_patch_starts_from_follows_from_the_manifest() -> None:
+    application = parse_manifest(raw(FULL)).application
+    assert application is not None
+    upgrade, first = application.patches
+    assert isinstance(upgrade, Patch)
+    assert application.tree_before(upgrade) == {
+        "bin/crm": Entry("bin/crm", "100644", 2, C),
+        "etc": Entry("etc", "120000", 5, C),
+    }
+    assert application.tree_before(first) == {}
+
+
+def test_the_digest_of_the_tree_does_not_depend_on_the_order_of_its_entries() -> None:
+    turned = at("application/tree", FULL["application"]["tree"][::-1])
+    one, other = parse_manifest(raw(FULL)), parse_manifest(turned)
+    assert one.digest != other.digest
+    assert one.tree_digest == other.tree_digest
+    assert one.application is not None
+    assert one.tree_digest == tree_digest(one.application.tree)
+
+
+def test_a_release_may_have_no_application() -> None:
+    manifest = parse_manifest(at("application", None))
+    assert (manifest.application, manifest.tree_digest) == (None, None)
+    assert manifest.blobs[0].name == "sql/0001_orders.sql"
+
+
+def test_a_release_may_have_no_database() -> None:
+    manifest = parse_manifest(at("database", None))
+    assert manifest.database is None
+    assert [blob.name for blob in manifest.blobs] == ["v1.3.0", "empty"]
+
+
+def test_a_release_of_nothing_is_refused() -> None:
+    nothing = {**FULL, "application": None, "database": None}
+    assert "neither an application nor a database" in refusal(raw(nothing))
+
+
+# Keys and types
+
+
+def places(value: object, path: str = "") -> list[str]:
+    """The path of every object below `value`."""
+    items: list[tuple[str, object]] = []
+    if isinstance(value, dict):
+        items = [(key, item) for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [(str(number), item) for number, item in enumerate(value)]
+    found = [path] if isinstance(value, dict) else []
+    return found + [p for key, item in items for p in places(item, f"{path}/{key}".strip("/"))]
+
+
+def keys() -> list[str]:
+    """The path of every value that has a key."""
+    return [f"{place}/{key}".strip("/") for place in places(FULL) for key in lookup(place)]
+
+
+def lookup(path: str) -> JSON:
+    place: Any = FULL
+    for part in path.split("/") if path else []:
+        place = place[int(part)] if part.isdigit() else place[part]
+    found: JSON = place
+    return found
+
+
+@pytest.mark.parametrize("place", places(FULL))
+def test_an_unknown_key_is_refused_wherever_it_is(place: str) -> None:
+    changed = {**lookup(place), "not_before": 1}
+    content = at(place, changed) if place else raw(changed)
+    assert "unknown key 'not_before'" in refusal(content)
+
+
+@pytest.mark.parametrize("place", keys())
+def test_a_missing_key_is_refused_wherever_it_is(place: str) -> None:
+    folder, _, key = place.rpartition("/")
+    changed = {name: value for name, value in lookup(folder).items() if name != key}
+    assert f"{key} is missing" in refusal(at(folder, changed) if folder else raw(changed))
+
+
+@pytest.mark.parametrize("wrong", [True, False, 1.5, None, "1", 1, [], {}, [1], ["x"], [None]])
+@pytest.mark.parametrize("place", keys())
+def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: object) -> None:
+    folder, _, key = place.rpartition("/")
+    right = lookup(folder)[key]
+    if wrong is None and place in {"application", "database"}:
+        return
+    if type(right) is type(wrong) and wrong in ([], "1", 1, *([[1]] if key == "runs" else [])):
+        return  # of the right type: what is wrong with those is tested below
+    assert refusal(at(place, wrong))
+
+
+@pytest.mark.parametrize(
+    "place, wrong, reason",
+    [
+        ("type", "countersign-approval", "not a countersign-manifest of format 1"),
+        ("format", 2, "a newer countersign-installer may know it"),
+        ("format", 0, "format is 0, outside"),
+        ("release/name", "CRM", "name is 'CRM', which does not match"),
+        ("release/name", "crm\n", "does not match"),
+        ("release/name", "../crm", "does not match"),
+        ("release/name", "c" * 65, "does not match"),
+        ("release/version", "1.0-1", "version is '1.0-1'"),
+        ("release/version", "v1", "version is 'v1'"),
+        ("release/version", "1/../..", "version is"),
+        ("release/sequence", 0, "sequence is 0, outside"),
+        ("release/sequence", -1, "sequence is -1, outside"),
+        ("release/sequence", 2**53 + 1, "sequence is 9007199254740993, outside"),
+        ("release/summary", "", "summary is not one line of text"),
+        ("release/summary", "  ", "summary is not one line of text"),
+        ("release/summary", "two\nlines", "summary is not one line of text"),
+        ("release/summary", "clear\x1b[2J", "summary is not one line of text"),
+        ("release/summary", "para\u2029graph", "summary is not one line of text"),
+        ("source/vcs", "hg", "vcs is 'hg'"),
+        ("source/committed", -1, "committed is -1, outside"),
+        ("application/root", "/", "root is '/'"),
+        ("application/root", "/opt", "root is '/opt'"),
+        ("application/root", "opt/crm", "root is 'opt/crm'"),
+        ("application/root", "/opt/../etc", "root is '/opt/../etc'"),
+        ("application/root", "/opt/crm/", "root is '/opt/crm/'"),
+        ("application/root", "/opt//crm", "root is '/opt//crm'"),
+        ("application/root", "/opt/crm\n", "root is '/opt/crm\\n'"),
+        ("application/tree/0/mode", "104755", "mode '104755' is none of 100644, 100755, 120000"),
+        ("application/tree/0/mode", "100664", "mode '100664' is none of"),
+        ("application/tree/0/mode", "040000", "mode '040000' is none of"),
+        ("application/tree/0/size", -1, "size is -1, outside"),
+        ("application/tree/0/size", 2**60, "outside 0..17179869184"),
+        ("application/tree/0/digest", "A" * 64, "digest is"),
+        ("application/tree/0/digest", "a" * 63, "digest is"),
+        ("application/tree/1/path", "bin/crm", "differ at most in case or Unicode form"),
+        ("application/tree/1/path", "BIN/crm", "differ at most in case or Unicode form"),
+        ("application/tree/1/path", "bin", "'bin' is both a file and a folder"),
+        ("application/tree/1/path", "bin/crm/x", "'bin/crm' is both a file and a folder"),
+        ("application/tree/1/path", "lib/other.py", "adds what the tree does not have"),
+        ("application/patches/1/from", "v1.3.0", "two patches start from the same release"),
+        ("application/patches/0/from", "", "from is not one line of text"),
+        ("application/patches/0/before/0/path", "../x", "is not a plain relative path"),
+        ("application/patches/0/before/0/path", "ETC", "differ at most in case or Unicode form"),
+        ("application/patches/0/before/0/path", "etc/x", "'etc' is both a file and a folder"),
+        ("application/patches/0/added", ["lib/none.py"], "adds what the tree does not have"),
+        ("application/patches/0/added", [1], "added holds something that is not of type str"),
+        ("database/name", "Crm", "name is 'Crm'"),
+        ("database/scripts/0/runs", [12, 0], "runs are not rising offsets"),
+        ("database/scripts/0/runs", [0, 0], "runs are not rising offsets"),
+        ("database/scripts/0/runs", [-1], "runs are not rising offsets"),
+        ("database/scripts/0/runs", [20], "runs are not rising offsets"),
+        ("database/scripts/0/runs", [False], "runs holds something that is not of type int"),
+        ("database/scripts/1/runs", [0], "runs are not rising offsets"),
+        ("database/scripts/1/name", "sql/0001_orders.sql", "differ at most in case"),
+        ("database/scripts/1/name", "sql/0001_ORDERS.sql", "differ at most in case"),
+        ("database/verify/0/name", "sql/0001_orders.sql", "differ at most in case"),
+        ("database/accept/0/script", "sql/0009.sql", "accept names sql/0009.sql, which is no"),
+        ("database/accept/0/reason", "", "reason is not one line of text"),
+        ("content/compression", "gzip", "compression is 'gzip'"),
+        ("content/size", 2**40, "size is 1099511627776, outside"),
+    ],
+)
+def test_a_value_that_no_build_writes_is_refused_by_name(
+    place: str, wrong: object, reason: str
+) -> None:
+    assert reason in refusal(at(place, wrong))
+
+
+def test_names_that_differ_in_unicode_form_alone_are_refused() -> None:
+    tree = [
+        {"path": path, "mode": "100644", "size": 1, "digest": A}
+        for path in ("caf\u00e9", "cafe\u0301")
+    ]
+    application = {"root": "/opt/crm", "tree": tree, "patches": []}
+    assert "differ at most in case or Unicode form" in refusal(at("application", application))
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../b",
+        "a/..",
+        ".",
+        "./a",
+        "a/./b",
+        "a//b",
+        "a/",
+        "a\0b",
+        "a\nb",
+        "a\rb",
+        "a\x1bb",
+        "a\x7fb",
+        "a\x85b",
+        "a\u2028b",
+    ],
+)
+@pytest.mark.parametrize(
+    "place",
+    ["application/tree/0/path", "database/scripts/0/name", "database/accept/0/script"],
+)
+def test_a_path_that_leads_elsewhere_is_refused(place: str, path: str) -> None:
+    assert "is not a plain relative path" in refusal(at(place, path))
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "a/b", ".hidden", "..a", "a b", "-x", "ü/ñ.sql", "a\\b", "…"]
+)
+def test_an_ordinary_path_is_accepted(path: str) -> None:
+    assert require_relative_path(path, "here") == path
+
+
+# Strict JSON
+
+
+def load(content: bytes) -> object:
+    return load_json(content, "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "not strict JSON"),
+        (b"\xef\xbb\xbf{}", "not strict JSON"),
+        (b"{} {}", "Extra data"),
+        (b"{}\0", "Extra data"),
+        (b"{} // comment", "Extra data"),
+        (b"{'a': 1}", "not strict JSON"),
+        (b'{"a": 1,}', "not strict JSON"),
+        (b'{"a": 1, "a": 1}', "the same key twice"),
+        (b'{"a": {"b": 1, "\\u0062": 2}}', "the same key twice"),
+        (b'{"a": NaN}', "NaN is not an integer"),
+        (b'{"a": Infinity}', "Infinity is not an integer"),
+        (b'{"a": -Infinity}', "-Infinity is not an integer"),
+        (b'{"a": 1e999}', "1e999 is not an integer"),
+        (b'{"a": 1.0}', "1.0 is not an integer"),
+        (b'{"a": 1' + b"0" * 20 + b"}", "more than 20 digits"),
+        (b'{"a": 1' + b"0" * 100_000 + b"}", "more than 20 digits"),
+        (b'{"a": 01}', "not strict JSON"),
+        (b'{"a": "\\ud800"}', "surrogates not allowed"),
+        (b'{"\\udfff": 1}', "surrogates not allowed"),
+        (b'{"a": "\xff"}', "can't decode byte 0xff"),
+        (b'{"a": "\xed\xa0\x80"}', "can't decode byte 0xed"),
+        (b'{"a": "\n"}', "Invalid control character"),
+        (b'{"a": "\0"}', "Invalid control character"),
+        ('{"a": 1}'.encode("utf-16"), "not strict JSON"),
+        (b"[]", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"1", "not a JSON object"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused(content: bytes, reason: str) -> None:
+    assert reason in refusal(content, load)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b'{"a": "\\"", "b": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'"\\\n' * 100_001 + b"[" * 100_000,
+    ],
+)
+def test_deep_nesting_is_refused_before_it_is_followed(content: bytes) -> None:
+    assert f"nested deeper than {MAX_DEPTH}" in refusal(content, load)
+
+
+def test_brackets_within_text_are_no_nesting() -> None:
+    assert load(b'{"a": "[[[[[[[[[[[[[[[[[[[[\\"[[[[{{{{"}')
+
+
+def test_an_unclosed_text_is_refused_whatever_it_holds() -> None:
+    for rest in (b"", b"[" * 1000, b"\\", b"}"):
+        assert refusal(b'{"a": "' + rest, load)
+
+
+def test_nesting_up_to_the_limit_is_read() -> None:
+    lists = MAX_DEPTH - 1
+    assert load(b'{"a": ' + b"[" * lists + b"]" * lists + b"}")
+    assert "nested deeper" in refusal(b'{"a": ' + b"[" * (lists + 1), load)
+
+
+def test_a_manifest_beyond_the_limit_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_module, "MAX_MANIFEST_SIZE", 10)
+    assert refusal(b'{"a": "bc"}', load) == "manifest.json: larger than 10 bytes"
+
+
+def test_every_cut_of_a_manifest_is_refused() -> None:
+    content = raw(FULL)
+    for end in range(len(content)):
+        assert refusal(content[:end])

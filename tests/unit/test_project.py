@@ -1,0 +1,311 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from installer.manifest import Accepted
+from packager.errors import ProjectError
+from packager.project import KEYS, ApplicationSpec, DatabaseSpec, Project, load_project
+
+REFERENCE = Path(__file__).parents[2] / "docs/reference/release-toml.md"
+
+RELEASE = """\
+[release]
+name = "crm"
+version = "1.4.0"
+sequence = 14
+summary = "Order history"
+"""
+APPLICATION = """\
+[application]
+vcs = "git"
+to = "v1.4.0"
+from = ["empty", "v1.3.0"]
+root = "/opt/crm"
+"""
+DATABASE = """\
+[database]
+name = "crm"
+scripts = ["sql/*.sql"]
+"""
+SIGNING = f"""\
+[signing]
+package_key = "{"ab" * 20}"
+"""
+WHOLE = RELEASE + APPLICATION + DATABASE
+DATABASE_ONLY = RELEASE + DATABASE + 'vcs = "svn"\nto = "tags/1.4.0"\n'
+
+
+def load(folder: Path, text: str) -> Project:
+    (folder / "release.toml").write_text(text, encoding="utf-8")
+    return load_project(folder / "release.toml")
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    """What is told about `text`, without the file's own path."""
+    with pytest.raises(ProjectError) as caught:
+        load(folder, text)
+    assert caught.value.exit_code == 50
+    lines = caught.value.detail.splitlines() or [str(caught.value)]
+    return [line.strip().removeprefix(f"{folder}/") for line in lines]
+
+
+def test_a_short_file_is_completed_by_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, WHOLE) == Project(
+        file=tmp_path / "release.toml",
+        name="crm",
+        version="1.4.0",
+        sequence=14,
+        summary="Order history",
+        description="",
+        license="Proprietary",
+        vcs="git",
+        to="v1.4.0",
+        application=ApplicationSpec(path=".", starts=("empty", "v1.3.0"), root="/opt/crm"),
+        database=DatabaseSpec("crm", ("sql/*.sql",), "name", None, (), ()),
+        package_key=None,
+    )
+
+
+def test_a_file_may_say_everything(tmp_path: Path) -> None:
+    project = load(
+        tmp_path,
+        RELEASE
+        + 'description = """\nTwo lines,\n\tone indented.\n"""\nlicense = "GPL-3.0-or-later"\n'
+        + APPLICATION.replace("to =", 'path = "src/app"\nto =')
+        + DATABASE
+        + 'order = "plan"\nplan = "sql/release.plan"\nverify = ["sql/verify/**"]\n'
+        + '[[database.accept]]\nscript = "sql/1.sql"\nreason = "Merged late"\n'
+        + SIGNING,
+    )
+    assert project.description == "Two lines,\n\tone indented."
+    assert project.license == "GPL-3.0-or-later"
+    assert project.application
+    assert project.application.path == "src/app"
+    assert project.database == DatabaseSpec(
+        name="crm",
+        scripts=("sql/*.sql",),
+        order="plan",
+        plan="sql/release.plan",
+        verify=("sql/verify/**",),
+        accept=(Accepted("sql/1.sql", "Merged late"),),
+    )
+    assert project.package_key == "AB" * 20
+
+
+def test_a_release_of_scripts_alone_says_where_they_come_from(tmp_path: Path) -> None:
+    project = load(tmp_path, DATABASE_ONLY)
+    assert (project.vcs, project.to, project.application) == ("svn", "tags/1.4.0", None)
+
+
+def test_a_release_of_files_alone_needs_no_database(tmp_path: Path) -> None:
+    assert load(tmp_path, RELEASE + APPLICATION).database is None
+
+
+def test_crlf_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    (tmp_path / "release.toml").write_bytes(b"\xef\xbb\xbf" + WHOLE.replace("\n", "\r\n").encode())
+    assert load_project(tmp_path / "release.toml").name == "crm"
+
+
+def test_every_problem_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    text = """\
+[release]
+name = "CRM"
+version = "1.4.0"
+sequnce = 14
+summary = \"""
+[database]
+order = "x"\"""
+
+[applicaton]
+vcs = "git"
+
+[application]
+vcs = "gti"
+from = [
+  "empty",  # a host without the application
+  7,
+]
+root = "/opt"
+"""
+    assert problems(tmp_path, text) == [
+        "release.toml:2: name is 'CRM', not small letters, digits and -, such as crm",
+        "release.toml:4: unknown key 'sequnce' in [release]; did you mean 'sequence'?",
+        "release.toml:5: summary is not one line of text",
+        "release.toml:9: unknown table 'applicaton'; did you mean 'application'?",
+        "release.toml:12: [application] lacks to",
+        "release.toml:13: vcs is 'gti', none of git, svn, tree; did you mean 'git'?",
+        "release.toml:14: from entry 2 is a whole number, not text",
+        "release.toml:18: root is '/opt', not an absolute path such as /opt/crm",
+    ]
+
+
+def test_a_key_unlike_any_other_is_refused_with_the_keys_there_are(tmp_path: Path) -> None:
+    assert problems(tmp_path, WHOLE + SIGNING + "qqqq = 1\n") == [
+        "release.toml:16: unknown key 'qqqq' in [signing]; known: package_key"
+    ]
+
+
+def test_each_missing_key_is_told_at_the_header_of_its_table(tmp_path: Path) -> None:
+    assert problems(tmp_path, "\n[release]\n[application]\n[[database.accept]]\n") == [
+        "release.toml:2: [release] lacks name",
+        "release.toml:2: [release] lacks sequence",
+        "release.toml:2: [release] lacks summary",
+        "release.toml:2: [release] lacks version",
+        "release.toml:3: [application] lacks from",
+        "release.toml:3: [application] lacks root",
+        "release.toml:3: [application] lacks to",
+        "release.toml:3: [application] lacks vcs",
+        "release.toml:4: [database.accept] lacks reason",
+        "release.toml:4: [database.accept] lacks script",
+        "release.toml:4: [database] lacks name",
+        "release.toml:4: [database] lacks scripts",
+    ]
+
+
+def test_an_empty_file_is_told_what_a_release_needs(tmp_path: Path) -> None:
+    assert problems(tmp_path, "") == [
+        "release.toml:1: a release needs [application], [database] or both",
+        "release.toml:1: a release needs [release]",
+    ]
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("name", '"a b"', "name is 'a b', not small letters"),
+        ("name", "7", "name is a whole number, not text"),
+        ("version", '"v1.4"', "version is 'v1.4', not a digit, then letters"),
+        ("version", "1.4", "version is a number with a fraction, not text"),
+        ("version", "2026-01-01", "version is a date or time, not text"),
+        ("sequence", "true", "sequence is true or false, not a whole number"),
+        ("sequence", '"14"', "sequence is text, not a whole number"),
+        ("sequence", "0", "sequence is 0, outside 1 to"),
+        ("sequence", "9007199254740993", "sequence is 9007199254740993, outside 1 to"),
+        ("summary", '" "', "summary is not one line of text"),
+        ("summary", '"' + "x" * 80 + '"', "summary has 80 characters, of at most 79"),
+        ("summary", '"a\\u001bb"', "summary is not one line of text"),
+        ("description", '"a\\u0007"', "description holds a control character"),
+        ("license", "[]", "license is a list, not text"),
+        ("vcs", '"hg"', "vcs is 'hg', none of git, svn, tree; known: git, svn, tree"),
+        ("to", '"--upload-pack=x"', "to is '--upload-pack=x', which a tool would take for"),
+        ("to", '"empty"', "to is 'empty', which only from may have"),
+        ("from", "[]", "from is an empty list"),
+        ("from", '"v1"', "from is text, not a list"),
+        ("from", '["v1", "v1"]', "from has 'v1' twice"),
+        ("from", '["v1.4.0"]', "from has 'v1.4.0', which is also to"),
+        ("root", '"/opt/../etc"', "root is '/opt/../etc', not an absolute path"),
+        ("path", '"../app"', "path is '../app', not a path inside the repository"),
+        ("scripts", '["/sql/*.sql"]', "scripts entry 1 is '/sql/*.sql', not a path inside"),
+        ("scripts", '["sql/**.sql"]', "scripts entry 1 is 'sql/**.sql', where ** is not a whole"),
+        ("order", '"date"', "order is 'date', none of name, number, plan"),
+        ("order", '"plan"', 'order = "plan" needs plan, the file with the order'),
+        ("plan", '"sql/plan"', 'plan is read with order = "plan" only'),
+        ("accept", '["sql/1.sql"]', "accept is a list, not tables that begin with"),
+        ("accept", '[{script = "a"}]', "[database.accept] lacks reason"),
+        ("package_key", '"0123456789ABCDEF"', "package_key is '0123456789ABCDEF', not a finger"),
+    ],
+)
+def test_a_value_that_no_release_can_have_is_refused_on_its_line(
+    tmp_path: Path, key: str, value: str, words: str
+) -> None:
+    lines = (WHOLE + SIGNING).splitlines()
+    table = next(name for name, keys in KEYS.items() if key in keys)
+    after = range(lines.index(f"[{table}]") + 1, len(lines))
+    place = next((n for n in after if lines[n].startswith(f"{key} =")), after.start)
+    replaced = lines[place].startswith(f"{key} =")
+    lines[place : place + replaced] = [f"{key} = {value}"]
+    (told,) = problems(tmp_path, "\n".join(lines))
+    assert told.startswith(f"release.toml:{place + 1}: {words}")
+
+
+@pytest.mark.parametrize("text", ["database = 7\n" + RELEASE, "release = []\n" + APPLICATION])
+def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    assert "not a table" in "\n".join(problems(tmp_path, text))
+
+
+def test_the_source_is_said_once(tmp_path: Path) -> None:
+    assert problems(tmp_path, WHOLE + 'vcs = "git"\n') == [
+        "release.toml:14: vcs is [application]'s to say, where there is one"
+    ]
+    assert problems(tmp_path, RELEASE + DATABASE) == [
+        "release.toml:6: [database] lacks to, as there is no [application]",
+        "release.toml:6: [database] lacks vcs, as there is no [application]",
+    ]
+
+
+def test_a_script_is_accepted_once(tmp_path: Path) -> None:
+    entry = '[[database.accept]]\nscript = "sql/1.sql"\nreason = "late"\n'
+    told = problems(tmp_path, WHOLE + entry + entry)
+    assert [line.partition(": ")[2] for line in told] == ["sql/1.sql is accepted twice"]
+
+
+def test_the_line_of_an_entry_of_a_list_of_tables_is_its_own(tmp_path: Path) -> None:
+    entry = '[[database.accept]]\nscript = "sql/1.sql"\nreason = "late"\n'
+    assert problems(tmp_path, WHOLE + entry + entry.replace("reason", "cause")) == [
+        "release.toml:17: [database.accept] lacks reason",
+        "release.toml:19: unknown key 'cause' in [database.accept]; known: script, reason",
+    ]
+
+
+def test_a_table_inside_an_entry_is_refused_on_its_line(tmp_path: Path) -> None:
+    entry = '[[database.accept]]\nscript = "sql/1.sql"\nreason = "late"\n'
+    told = problems(tmp_path, WHOLE + entry + "[database.accept.more]\nx = 1\n")
+    assert told == [
+        "release.toml:17: unknown key 'more' in [database.accept]; known: script, reason"
+    ]
+
+
+def test_dotted_keys_and_inline_tables_have_their_lines(tmp_path: Path) -> None:
+    text = (
+        'release.name = "crm"\nrelease.version = 1\nrelease.sequence = 1\nrelease.summary = "x"\n'
+        'database = { vcs = "git", to = "v1", name = "crm", scripts = ["*.sql"], oder = "name" }\n'
+    )
+    assert problems(tmp_path, text) == [
+        "release.toml:2: version is a whole number, not text",
+        "release.toml:5: unknown key 'oder' in [database]; did you mean 'order'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[release]\nname = crm\n", "release.toml:2:8: not TOML: Invalid value"),
+        ('[release]\nname = """crm\n', "release.toml:3:1: not TOML: Unterminated string"),
+        ('[release]\nname = "a"\nname = "b"', "release.toml:3:11: not TOML: Cannot overwrite"),
+    ],
+)
+def test_a_syntax_error_has_line_and_column(tmp_path: Path, text: str, words: str) -> None:
+    (told,) = problems(tmp_path, text)
+    assert told.startswith(words)
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "release.toml").write_bytes(b'[release]\nsummary = "Gr\xf6\xdfe"\n')
+    with pytest.raises(ProjectError, match=r"release\.toml:2: not UTF-8 text"):
+        load_project(tmp_path / "release.toml")
+
+
+def test_without_a_file_init_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="No such file or directory; `countersign init` writes"):
+        load_project(tmp_path / "release.toml")
+
+
+def test_the_reference_describes_every_key_in_its_table() -> None:
+    sections = dict(
+        re.findall(
+            r"^## \[+([a-z.]+)\]+$(.*?)(?=^## |\Z)", REFERENCE.read_text(), re.MULTILINE | re.DOTALL
+        )
+    )
+    described = {
+        table: re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)
+        for table, text in sections.items()
+    }
+    assert {table: sorted(keys) for table, keys in described.items()} == {
+        table: sorted(keys) for table, keys in KEYS.items()
+    }
+
+
+def test_the_complete_file_in_the_reference_is_accepted(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(\[release\].*?)```", REFERENCE.read_text(), re.DOTALL)
+    assert load(tmp_path, text).name == "crm"
