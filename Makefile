@@ -21,17 +21,16 @@ setup: ## Install what is missing: system packages (root or sudo) and .venv
 
 .PHONY: demo
 demo: setup ## Build, sign, install and upgrade an example product on two test hosts
-	@examples/demo
+	@$(PYTHON_IN_VENV) -m examples.demo
 
 .PHONY: rpm
 rpm: setup ## Build the signed RPM of RELEASE=path/to/release.toml (default: the example) in dist/
 ifdef RELEASE
-	.venv/bin/countersign check "$(RELEASE)"
-	.venv/bin/countersign manifest "$(RELEASE)"
-	.venv/bin/countersign sign "$(RELEASE)"
-	.venv/bin/countersign build "$(RELEASE)"
+	.venv/bin/countersign check --release "$(RELEASE)"
+	.venv/bin/countersign sign --release "$(RELEASE)"
+	.venv/bin/countersign build --release "$(RELEASE)"
 else
-	examples/build-example
+	@$(PYTHON_IN_VENV) -m examples.build
 endif
 
 .PHONY: installer-rpm

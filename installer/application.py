@@ -22,6 +22,21 @@ from installer.tree import LINK, Tree, differences, scan
 
 GIT = "/usr/bin/git"
 GIT_TIMEOUT = 600
+GIT_SETTINGS = (
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "core.protectHFS=false",
+    "core.protectNTFS=false",
+    "core.symlinks=true",
+)
+GIT_ENVIRONMENT = {
+    "HOME": "/nonexistent",
+    "GIT_DIR": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+}
 MAX_NAMED = 20
 """Differing files that a message names."""
 
@@ -208,24 +223,17 @@ def _open_folders(root: Path) -> None:
 
 
 def _apply(patch: bytes, folder: Path) -> None:
-    """Apply a patch with git, which sees no repository and no configuration.
+    """Apply a patch with git, which sees no repository, no configuration and no attributes.
 
-    In a folder of a repository `git apply` does nothing and says so to nobody: hence the ceiling.
+    In a folder of a repository `git apply` changes nothing and says so to nobody, and attributes in
+    the tree would change line ends. A GIT_DIR that is no repository rules out both.
     """
-    environment = {
-        "HOME": "/nonexistent",
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_ATTR_NOSYSTEM": "1",
-    }
-    options = ("core.autocrlf=false", "core.attributesFile=/dev/null", "core.symlinks=true")
-    settings = [word for option in options for word in ("-c", option)]
+    settings = [word for setting in GIT_SETTINGS for word in ("-c", setting)]
     done = run(
         [GIT, *settings, "apply", "--whitespace=nowarn", "-p1", "-"],
         cwd=folder,
         stdin=patch,
-        environment=environment,
+        environment=GIT_ENVIRONMENT,
         umask=0o022,
         timeout=GIT_TIMEOUT,
     )

@@ -17,6 +17,7 @@ from installer.application import ApplicationFolder, require_tree
 from installer.bundle import Bundle, ContentReader
 from installer.database import Database, LedgerState, Origin, ScriptRun, connect
 from installer.errors import (
+    ApplicationError,
     InstallerError,
     NotSwitchedError,
     OutcomeUnknownError,
@@ -107,11 +108,12 @@ def adopt(
     with state.lock(), open_site(manifest, state, machine) as site:
         if site.state.installed() or site.ledger().releases:
             raise PlanDivergedError(f"{manifest.product} is under control already")
-        if site.folder and manifest.application and tree:
+        if site.folder and manifest.application:
+            if tree is None:
+                raise ApplicationError("say with --tree where the application is now")
             site.folder.take_over(manifest.application, manifest.version, tree)
-        site.state.begin(bundle.head)
         with _undone_on_failure(site):
-            _require_staged(site)
+            site.state.begin(bundle.head)
             _record_adoption(site, origin_of(release, machine, "adopted"), reason)
         _switch(site, machine, report)
     return Outcome(manifest.product, manifest.version, "adopted")

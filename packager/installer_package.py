@@ -109,7 +109,8 @@ def set_modes(root: Path) -> None:
 def version() -> str:
     """The installer's version."""
     source = (SOURCE / "installer/__init__.py").read_text()
-    return re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)[0]
+    (found,) = re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    return str(found)
 
 
 def pinned() -> Iterator[tuple[str, str]]:

@@ -92,6 +92,12 @@ class Site:
         brought = [self.carry(a) if isinstance(a, Path) else a for a in arguments]
         return self.host.run(["countersign-install", *brought])
 
+    def kill(self, words: str) -> None:
+        """Kill the host's processes that have `words` in their command line (NUL for a space)."""
+        for file in (self.host.root / "proc").glob("[0-9]*/cmdline"):
+            if words.encode() in file.read_bytes():
+                self.host.run(["kill", "-KILL", file.parent.name], check=True)
+
     def ledger(self) -> list[dict[str, object]]:
         """The ledger's rows."""
         done = self.installer("--json", "history", PRODUCT)

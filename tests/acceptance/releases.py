@@ -22,6 +22,11 @@ SECOND: Files = {
     "sql/0003_totals.sql": "ALTER TABLE orders ADD COLUMN total numeric;\n",
     "sql/0004_notes.sql": "CREATE TABLE note (body text);\nINSERT INTO note VALUES ('a'), ('b');\n",
 }
+THIRD: Files = {
+    **SECOND,
+    "app/VERSION": "1.2\n",
+    "sql/0005_more.sql": "CREATE TABLE more ();\n",
+}
 
 
 def first(developers: Developers) -> Draft:
@@ -32,6 +37,11 @@ def first(developers: Developers) -> Draft:
 def second(developers: Developers) -> Draft:
     """Release 1.1, from nothing or from 1.0; build 1.0 before it."""
     return Draft("1.1", 3, SECOND, [developers.ada], starts=("empty", "1.0"))
+
+
+def third(developers: Developers) -> Draft:
+    """Release 1.2, from 1.1; build that before it."""
+    return Draft("1.2", 4, THIRD, [developers.ada], starts=("1.1",))
 
 
 def with_files(draft: Draft, label: str, files: Files) -> Draft:
