@@ -72,6 +72,7 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
     Raises:
         InstallerError: refused or failed; its `state` says what things are in.
     """
+    report.carried_by(package)
     release = machine.verify(bundle)
     manifest = release.manifest
     report.about(manifest)

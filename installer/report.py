@@ -28,6 +28,10 @@ class Report:
         """Tell the person nothing but warnings; a program reads the output."""
         self._stream = None
 
+    def carried_by(self, package: str) -> None:
+        """It is about this package; whether what it carries is to be believed is not known yet."""
+        self._release = package
+
     def about(self, manifest: Manifest) -> None:
         """From here on it is about this release; the log is its product's."""
         self._product, self._release = manifest.product, manifest.title

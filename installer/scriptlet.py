@@ -22,4 +22,5 @@ def rpm_pre(nevra: str, body: Path, machine: Machine, report: Report) -> Outcome
     """
     # A terminal that is lost must not end the install half-way; rpm blocks Ctrl-C by itself.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    report.carried_by(nevra)
     return install(read_bundle(dearmour(body.read_bytes())), nevra, machine, report)

@@ -1,9 +1,10 @@
 """The developers' side of a test: their keys, and packages of small releases.
 
-The real build makes them. A release is given as its files; each is kept as a folder, so that a later
-one can start from it.
+The real build makes them. A release is given as its files; each is kept as a folder, so that a
+later one can start from it.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -73,24 +74,18 @@ class Developers:
 
     def package(self, release: "Draft") -> Path:
         """The release's RPM, signed by those whom the draft names."""
-        if not release.signers:
-            return self._unsigned(release)
-        file, output = self._write(release), self.folder / "dist" / release.name
-        for key in release.signers:
-            self.countersign("sign", "--release", file, "--output", output, "--key", key)
-        self.countersign("build", "--release", file, "--output", output)
-        return output / f"{PRODUCT}-{release.version}-1.noarch.rpm"
-
-    def _unsigned(self, release: "Draft") -> Path:
-        """A package that no signature is in; the command would refuse to build one."""
-        made = assemble(load_project(self._write(release)))
-        order = replace(
-            _order(made, Head(made.raw, {}), {}),
-            bundle=write_bundle(Head(made.raw, {}), made.compressed),
-        )
         output = self.folder / "dist" / release.name
-        output.mkdir(parents=True)
-        return FORMATS["rpm"].write(order, output)
+        return self.build(self._write(release), output, release.signers)
+
+    def build(self, release: Path, output: Path, signers: Sequence[str]) -> Path:
+        """The RPM that a release.toml describes."""
+        output.mkdir(parents=True, exist_ok=True)
+        if not signers:
+            return _unsigned(release, output)
+        for key in signers:
+            self.countersign("sign", "--release", release, "--output", output, "--key", key)
+        built = self.countersign("build", "--release", release, "--output", output, "--json")
+        return Path(json.loads(built.stdout)["package"])
 
     def _write(self, release: "Draft") -> Path:
         """The release as a folder of files and a release.toml."""
@@ -104,6 +99,15 @@ class Developers:
         toml = self.folder / f"{release.name}.toml"
         toml.write_text(release.toml(), encoding="utf-8")
         return toml
+
+
+def _unsigned(release: Path, output: Path) -> Path:
+    """A package that no signature is in; the command refuses to build one."""
+    made = assemble(load_project(release))
+    head = Head(made.raw, {})
+    bundle = write_bundle(head, made.compressed)
+    order = replace(_order(made, head, {}), bundle=bundle, package_key=None)
+    return FORMATS["rpm"].write(order, output)
 
 
 @dataclass(frozen=True, slots=True)

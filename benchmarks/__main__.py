@@ -1,0 +1,29 @@
+"""`python -m benchmarks`: times installing and building, and prints the figures."""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.building import building
+from benchmarks.installing import installing
+from benchmarks.measure import load, machine
+from tests.developers import Developers
+from tests.keys import Keyring
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description="Time installs and builds.")
+    parser.add_argument("--repeat", type=int, default=5, help="turns that count (default: 5)")
+    repeat = parser.parse_args().repeat
+    print(machine())
+    with Keyring.create() as keys, TemporaryDirectory(prefix="countersign-bench-") as name:
+        developers = Developers.create(keys, Path(name) / "releases")
+        developers.folder.mkdir()
+        for case in (installing, building):
+            print(f"\n{case(developers, Path(name), repeat)}", flush=True)
+    print(f"\nafterwards: {load()}")
+
+
+if __name__ == "__main__":
+    main()
