@@ -113,7 +113,8 @@ class Demo:
         """Three packages that must not get in."""
         tampered = self.folder / "tampered.rpm"
         raw = second.read_bytes()
-        place = raw.index(b"\n\0", raw.index(b"bWFuaWZlc3QuanNvb")) - 77 * 30  # in the scripts
+        end_of_bundle = raw.index(b"\n\0", raw.index(b"bWFuaWZlc3QuanNvb"))
+        place = end_of_bundle - 77 * 30  # in the compressed scripts, whole lines of base64
         tampered.write_bytes(raw[:place] + b"TAMPERED" + raw[place + 8 :])
         chapter("A tampered package: rpm's digests say so")
         refused(qat, ["rpm", "-U", "--replacepkgs", qat.carry(tampered)])
@@ -156,7 +157,9 @@ def refused(site: Site, command: Sequence[str]) -> None:
     if done.returncode == 0 or after != before:
         raise SystemExit(f"this should have been refused and have changed nothing: {after}")
     say(f"refused, and unchanged: package {after.package}, application {after.application},")
-    print(f"   tables and views {after.objects}, {len(after.applied.split())} scripts in the ledger")
+    print(
+        f"   tables and views {after.objects}, {len(after.applied.split())} scripts in the ledger"
+    )
 
 
 def shown(site: Site, command: Sequence[str]) -> CompletedProcess[str]:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 
 class PackagerError(Exception):
-    """Something was refused or failed; the message says what and where, the hint what to do next."""
+    """Something was refused or failed: the message says what and where, the hint what next."""
 
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = "This is a bug. Please report it."

@@ -33,7 +33,7 @@ def run(
     """
     name = str(command[0])
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - a list of arguments, found on a fixed PATH
             command,
             cwd=cwd,
             input=stdin,

@@ -39,7 +39,7 @@ class Cluster:
     def psql(self, sql: str, database: str = "postgres", user: str = "postgres") -> str:
         """Run SQL as a superuser, or as `user`; returns what psql prints, unaligned."""
         command = [
-            program("psql"),
+            str(program("psql")),
             "-XqAt",
             "-v",
             "ON_ERROR_STOP=1",

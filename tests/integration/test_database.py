@@ -280,9 +280,13 @@ def test_a_second_install_waits_and_is_then_refused_with_the_holder_named(
     database: str, connection: Database
 ) -> None:
     holder = r"pid \d+ \(countersign test, user countersign"
-    with connect(target(database, lock_wait=0), "second") as second, connection.transaction():
-        with pytest.raises(LockedError, match=holder), second.transaction():
-            pytest.fail("two installs held the lock at once")
+    with (
+        connect(target(database, lock_wait=0), "second") as second,
+        connection.transaction(),
+        pytest.raises(LockedError, match=holder),
+        second.transaction(),
+    ):
+        pytest.fail("two installs held the lock at once")
 
 
 def test_eight_writers_make_one_chain(database: str, connection: Database) -> None:
