@@ -14,7 +14,7 @@ from pathlib import Path
 
 from installer import __version__
 from installer.application import ApplicationFolder, require_tree
-from installer.bundle import Bundle, ContentReader
+from installer.bundle import Bundle, ContentReader, Head
 from installer.database import Database, LedgerState, Origin, ScriptRun, connect
 from installer.errors import (
     ApplicationError,
@@ -77,6 +77,7 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
     manifest = release.manifest
     report.about(manifest)
     report.step(f"{manifest.title}: signed by {', '.join(s.name for s in release.signers)}")
+    content = bundle.open_content(manifest)
     state = ProductState(machine.state / manifest.product)
     with state.lock():
         _settle_other(state, manifest, machine, report)
@@ -86,7 +87,7 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
             if _stands(site):
                 return Outcome(manifest.product, manifest.version, "already installed")
             origin = origin_of(release, machine, package)
-            runs = _change(site, bundle, origin, report)
+            runs = _change(site, bundle.head, content, origin, report)
             _switch(site, machine, report)
     return Outcome(manifest.product, manifest.version, "installed", runs)
 
@@ -105,6 +106,7 @@ def adopt(
     release = machine.verify(bundle)
     manifest = release.manifest
     report.about(manifest)
+    bundle.open_content(manifest)
     state = ProductState(machine.state / manifest.product)
     with state.lock(), open_site(manifest, state, machine) as site:
         if site.state.installed() or site.ledger().releases:
@@ -179,16 +181,17 @@ def open_site(manifest: Manifest, state: ProductState, machine: Machine) -> Iter
         yield Site(manifest, database, folder, state)
 
 
-def _change(site: Site, bundle: Bundle, origin: Origin, report: Report) -> tuple[ScriptRun, ...]:
+def _change(
+    site: Site, head: Head, content: ContentReader, origin: Origin, report: Report
+) -> tuple[ScriptRun, ...]:
     """Stage the application and commit the database change; or take everything back."""
     manifest = site.manifest
-    content = bundle.open_content(manifest)
     try:
         with _undone_on_failure(site):
             if site.folder and manifest.application:
                 report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
                 site.folder.stage(manifest.application, manifest.version, content)
-            site.state.begin(bundle.head)
+            site.state.begin(head)
             return _run_scripts(site, content, origin, report)
     except OutcomeUnknownError:
         raise

@@ -304,6 +304,19 @@ def test_one_flipped_byte_of_the_release_that_rpm_is_told_to_overlook(
     assert codes <= {"20", "21", "22"}
 
 
+def test_tampered_content_of_the_release_that_is_installed_is_refused_too(
+    kept_site: Site, first: Path, tmp_path: Path
+) -> None:
+    raw, package = first.read_bytes(), tmp_path / first.name
+    end = raw.index(b"\n\0", raw.index(b"bWFuaWZlc3QuanNvb"))
+    place = end - 77 * 20  # 20 lines of base64 before the end: in the compressed content
+    package.write_bytes(raw[:place] + b"TAMPERED" + raw[place + 8 :])
+
+    words = refused(kept_site, package, 22, "--replacepkgs", "--nodigest", "--nosignature")
+
+    assert "content.xz: its digest is not the one that was signed" in words
+
+
 def test_the_installer_s_own_words_are_the_last_thing_that_rpm_shows(
     kept_site: Site, developers: Developers, next_release: Draft
 ) -> None:

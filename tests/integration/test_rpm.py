@@ -286,6 +286,7 @@ def test_a_truncated_package_is_refused(product: Product, output: Path, size: in
         ("%files\n", "%triggerin -- bash\nrm -rf /\n%files\n", "TRIGGERSCRIPTS"),
         ("%pre -p /usr/bin/countersign-install", "%pre -p /bin/sh", "PREINPROG"),
         ("%dir /usr/share", "/etc/passwd\n%dir /usr/share", "installs /etc/passwd"),
+        ("%dir /usr/share", f"{FOLDER}/bundle\n%dir /usr/share", "another bundle"),
     ],
 )
 def test_a_package_that_does_more_than_carry_a_bundle_is_refused(
@@ -307,7 +308,7 @@ def forged(original: Path, folder: Path, old: str, new: str) -> Path:
         "Name: crm\nVersion: 1.1.0\nRelease: 1\nSummary: S\nLicense: L\nBuildArch: noarch\n"
         "AutoReqProv: no\n%description\nD\n%install\n"
         f"mkdir -p %{{buildroot}}{FOLDER} %{{buildroot}}/etc\n"
-        "touch %{buildroot}/etc/passwd\n"
+        f"touch %{{buildroot}}/etc/passwd %{{buildroot}}{FOLDER}/bundle\n"
         f"%pre -p /usr/bin/countersign-install -f {folder}/body\n"
         "%verifyscript -p /usr/bin/countersign-install\nnothing\n"
         f"%files\n%dir {FOLDER}\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from packager.errors import SigningError
+from packager.errors import SigningError, ToolError
 from packager.signing import Signer, choose_key, identify, sign, signature_file, signing_keys
 from tests.keys import Keyring
 
@@ -161,6 +161,22 @@ def test_a_signature_of_another_kind_is_refused(keys: Keyring, tmp_path: Path, o
     )
 
     assert "hosts would refuse it" in refusal(signature, tmp_path)
+
+
+@pytest.mark.usefixtures("keys")
+def test_without_the_secret_key_gpg_says_why_it_does_not_sign() -> None:
+    with pytest.raises(SigningError, match="gpg made no signature") as refused:
+        sign(MANIFEST, Signer("0" * 40, "Nobody"), now())
+
+    assert "gpg:" in refused.value.detail
+    assert "[GNUPG:]" not in refused.value.detail
+
+
+def test_a_missing_gpg_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(ToolError, match="gpg"):
+        choose_key(None)
 
 
 def test_a_user_id_cannot_steer_the_terminal(keys: Keyring) -> None:
