@@ -232,8 +232,16 @@ class Database:
         return bool(_one(self._connection, "SELECT to_regclass('countersign.ledger') IS NOT NULL"))
 
     def _ensure_ledger(self) -> None:
-        if not self._has_ledger():
+        if self._has_ledger():
+            return
+        try:
             self._connection.execute(files("installer").joinpath("ledger.sql").read_bytes())
+        except psycopg.errors.InsufficientPrivilege as error:
+            info = self._connection.info
+            raise ConfigurationError(
+                f"database {self._target.name}: the ledger cannot be made: {_words(error)}; "
+                f"run: GRANT CREATE ON DATABASE {_quoted(info.dbname)} TO {_quoted(info.user)}"
+            ) from None
 
     def _rollback(self) -> None:
         if not self._connection.closed:

@@ -184,20 +184,31 @@ def open_site(manifest: Manifest, state: ProductState, machine: Machine) -> Iter
 def _change(
     site: Site, head: Head, content: ContentReader, origin: Origin, report: Report
 ) -> tuple[ScriptRun, ...]:
-    """Stage the application and commit the database change; or take everything back."""
-    manifest = site.manifest
+    """Stage the application and commit the database change; or take everything back.
+
+    Where the change is committed already, by a run that was cut short or by another host, there is
+    nothing to take back: the application only has to follow.
+    """
+    if site.is_committed():
+        _stage(site, head, content, report)
+        return ()
     try:
         with _undone_on_failure(site):
-            if site.folder and manifest.application:
-                report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
-                site.folder.stage(manifest.application, manifest.version, content)
-            site.state.begin(head)
+            _stage(site, head, content, report)
             return _run_scripts(site, content, origin, report)
     except OutcomeUnknownError:
         raise
     except InstallerError as error:
         _record_failure(site, origin, error, report)
         raise
+
+
+def _stage(site: Site, head: Head, content: ContentReader, report: Report) -> None:
+    manifest = site.manifest
+    if site.folder and manifest.application:
+        report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
+        site.folder.stage(manifest.application, manifest.version, content)
+    site.state.begin(head)
 
 
 @contextmanager

@@ -127,6 +127,24 @@ def test_killed_between_commit_and_switch_recover_rolls_forward(
     assert site.installer("recover").stdout == "nothing to recover\n"
 
 
+def test_a_rerun_that_is_refused_does_not_take_back_what_was_committed(
+    site: Site, first: Path, second: Path
+) -> None:
+    site.rpm("-i", first)
+    cut_between_commit_and_switch(site, second)
+    site.host.at("/opt/crm/releases/1.1/VERSION").unlink()
+    site.host.write("/opt/crm/current/VERSION", "edited\n")
+
+    assert "exit status 40" in site.rpm("-U", second).stderr
+    assert site.installer("status").returncode == 41
+    assert site.installer("recover").returncode == 41
+
+    site.host.write("/opt/crm/current/VERSION", "1.0\n")
+    assert site.rpm("-U", second).returncode == 0
+    assert site.read("VERSION") == "1.1\n"
+    assert site.installer("status").returncode == 0
+
+
 def test_a_switch_that_fails_is_exit_code_41_and_recover_finishes_it(
     site: Site, first: Path, second: Path
 ) -> None:

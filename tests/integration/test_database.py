@@ -365,6 +365,22 @@ def test_a_ledger_schema_of_another_role_is_not_trusted(
         connection.state("crm")
 
 
+def test_a_login_role_that_may_not_make_the_ledger_is_told_what_to_grant(
+    cluster: Cluster, database: str
+) -> None:
+    name = database_name(database)
+    cluster.psql(f"ALTER DATABASE {name} OWNER TO postgres")
+    cluster.psql(f"REVOKE CREATE ON DATABASE {name} FROM countersign")
+    grant = f'run: GRANT CREATE ON DATABASE "{name}" TO "countersign"'
+
+    with (
+        connect(target(database), "test") as opened,
+        pytest.raises(ConfigurationError, match=grant),
+        opened.transaction(),
+    ):
+        pytest.fail("it has a ledger")
+
+
 def test_a_database_that_does_not_answer_is_exit_code_30(cluster: Cluster) -> None:
     nobody = target(f"host={cluster.folder} port=1 dbname=crm user=countersign")
     with (
