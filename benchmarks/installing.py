@@ -107,7 +107,8 @@ def _bring(host: Host, developers: Developers, label: str, texts: dict[str, str]
     files = {f"sql/{name}": text for name, text in texts.items()}
     release = Draft("1.0", 1, files, [developers.ada], label=f"-{len(files)}")
     _, bundle = read_package(developers.package(release))
-    host.at(f"/srv/{label}.bundle").write_bytes(write_bundle(bundle.head, bundle.compressed))
+    compressed = b"".join(bundle.compressed.pieces())
+    host.at(f"/srv/{label}.bundle").write_bytes(write_bundle(bundle.head, compressed))
     host.write(f"/srv/{label}.sql", concatenated(texts))
 
 

@@ -12,6 +12,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from installer.bundle import ContentReader
 from installer.durable import sync_folder, sync_tree
@@ -87,7 +89,8 @@ class ApplicationFolder:
             if current := self.current_version():
                 _copy(self.folder(current), staging, before)
             if patch and patch.size:
-                _apply(content.read(patch), staging)
+                with _spooled(content, patch, self._releases) as file:
+                    _apply(file, staging)
 
     def take_over(self, application: Application, version: str, existing: Path) -> None:
         """Stage a copy of a tree that was installed by other means.
@@ -222,7 +225,17 @@ def _open_folders(root: Path) -> None:
         Path(folder).chmod(0o755)
 
 
-def _apply(patch: bytes, folder: Path) -> None:
+@contextmanager
+def _spooled(content: ContentReader, patch: Patch, folder: Path) -> Iterator[BinaryIO]:
+    """The patch as an unnamed file: its digest is checked before git sees a byte of it."""
+    with TemporaryFile(dir=folder) as file:
+        for piece in content.pieces(patch):
+            file.write(piece)
+        file.seek(0)
+        yield file
+
+
+def _apply(patch: BinaryIO, folder: Path) -> None:
     """Apply a patch with git, which sees no repository, no configuration and no attributes.
 
     In a folder of a repository `git apply` changes nothing and says so to nobody, and attributes in

@@ -13,23 +13,30 @@ also has the digest of the compressed stream, which is checked before anything i
 host verifies the signatures (`installer.signatures`) before that.
 """
 
+import hashlib
 import lzma
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from os import SEEK_CUR
+from typing import BinaryIO
 
 from installer.errors import DigestError, MalformedError
 from installer.manifest import MAX_MANIFEST_SIZE, Blob, Manifest
-from installer.tree import digest_of
+from installer.tree import Digest
 
 BLOCK = 512
 MANIFEST = "manifest.json"
 CONTENT = "content.xz"
 MAX_SIGNATURES = 64
 MAX_SIGNATURE_SIZE = 16 * 1024
-MAX_BUNDLE_SIZE = 256 * 1024 * 1024
+MAX_ARMOURED_SIZE = 256 * 1024 * 1024
+"""Bytes that a scriptlet's body may stand for."""
+MAX_LINE = 4096
+PIECE = 1024 * 1024
+"""Bytes that are read, decompressed and held at a time."""
 DECODER_MEMORY = 128 * 1024 * 1024
 """What the decompressor may use, in bytes; the writer's dictionary is far smaller."""
 
@@ -56,11 +63,42 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A part of an open file, in bytes: where the compressed content lies."""
+
+    file: BinaryIO
+    offset: int
+    size: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, in pieces of at most 1 MiB.
+
+        Raises:
+            MalformedError: the file ends before the section does.
+        """
+        position, end = self.offset, self.offset + self.size
+        while position < end:
+            self.file.seek(position)
+            piece = self.file.read(min(end - position, PIECE))
+            if not piece:
+                raise MalformedError(f"{CONTENT}: the bundle is truncated")
+            position += len(piece)
+            yield piece
+
+    def digest(self) -> Digest:
+        """SHA-256 of the section."""
+        found = hashlib.sha256()
+        for piece in self.pieces():
+            found.update(piece)
+        return Digest(found.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle as read: its head, and its content still compressed."""
+    """A bundle as read: its head, and its content still compressed, where it lies."""
 
     head: Head
-    compressed: bytes
+    compressed: Section
 
     def open_content(self, manifest: Manifest) -> "ContentReader":
         """Read the content that `manifest` describes.
@@ -68,9 +106,9 @@ class Bundle:
         Raises:
             DigestError: the compressed stream is not the one that was signed.
         """
-        if len(self.compressed) != manifest.content.size:
-            raise DigestError(f"{CONTENT}: {len(self.compressed)} bytes, not as signed")
-        if digest_of(self.compressed) != manifest.content.digest:
+        if self.compressed.size != manifest.content.size:
+            raise DigestError(f"{CONTENT}: {self.compressed.size} bytes, not as signed")
+        if self.compressed.digest() != manifest.content.digest:
             raise DigestError(f"{CONTENT}: its digest is not the one that was signed")
         return ContentReader(self.compressed, manifest.blobs)
 
@@ -78,10 +116,12 @@ class Bundle:
 class ContentReader:
     """Gives blobs out of the compressed stream, each checked against its digest.
 
-    Reading in manifest order decompresses the stream once; reading backwards starts it again.
+    Reading in manifest order decompresses the stream once; reading backwards starts it again. What
+    is given in parts is checked when the last part is taken: whoever acts on the parts before must
+    be able to take that back.
     """
 
-    def __init__(self, compressed: bytes, blobs: tuple[Blob, ...]) -> None:
+    def __init__(self, compressed: Section, blobs: tuple[Blob, ...]) -> None:
         self._compressed = compressed
         self._offsets = dict(zip(blobs, _offsets(blobs), strict=True))
         self._restart()
@@ -92,77 +132,113 @@ class ContentReader:
         Raises:
             DigestError: they are not what was signed.
         """
+        return b"".join(self.pieces(blob))
+
+    def parts(self, blob: Blob, ends: Iterable[int]) -> Iterator[bytes]:
+        """The content of `blob`, in parts that end at the offsets `ends`, the last at its size.
+
+        Raises:
+            DigestError: after the last part: the content is not what was signed.
+        """
+        pieces, held, position = self.pieces(blob), bytearray(), 0
+        for end in ends:
+            while len(held) < end - position:
+                held += next(pieces)
+            yield bytes(held[: end - position])
+            del held[: end - position]
+            position = end
+        if position != blob.size or any(pieces):  # asking for more has the digest checked
+            raise DigestError(f"{blob.name}: longer than its parts")
+
+    def pieces(self, blob: Blob) -> Iterator[bytes]:
+        """The content of `blob`, in pieces of at most 1 MiB.
+
+        Raises:
+            DigestError: after the last piece: the content is not what was signed.
+        """
         if self._offsets[blob] < self._position:
             self._restart()
         for _ in self._forward(self._offsets[blob] - self._position):
             pass
-        content = b"".join(self._forward(blob.size))
-        if digest_of(content) != blob.digest:
+        found = hashlib.sha256()
+        for piece in self._forward(blob.size):
+            found.update(piece)
+            yield piece
+        if found.hexdigest() != blob.digest:
             raise DigestError(f"{blob.name}: its digest is not the one that was signed")
-        return content
 
     def _restart(self) -> None:
         self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DECODER_MEMORY)
+        self._source = self._compressed.pieces()
         self._position = 0
-        self._fed = False
 
     def _forward(self, size: int) -> Iterator[bytes]:
         """The next `size` bytes of the stream, in pieces of at most 1 MiB."""
         while size:
-            piece = self._decompress(min(size, 1024 * 1024))
+            piece = self._decompress(min(size, PIECE))
             self._position += len(piece)
             size -= len(piece)
             yield piece
 
     def _decompress(self, most: int) -> bytes:
-        source = b"" if self._fed else self._compressed
-        self._fed = True
-        try:
-            piece = self._decoder.decompress(source, most)
-        except (lzma.LZMAError, EOFError) as error:
-            raise DigestError(f"{CONTENT}: {error}") from None
-        if not piece:
-            raise DigestError(f"{CONTENT}: ends before the content that was signed")
+        piece = b""
+        while not piece:
+            if self._decoder.eof:
+                raise DigestError(f"{CONTENT}: ends before the content that was signed")
+            source = next(self._source, b"") if self._decoder.needs_input else b""
+            if self._decoder.needs_input and not source:
+                raise DigestError(f"{CONTENT}: ends before the content that was signed")
+            try:
+                piece = self._decoder.decompress(source, most)
+            except lzma.LZMAError as error:
+                raise DigestError(f"{CONTENT}: {error}") from None
         return piece
 
 
-def read_bundle(raw: bytes) -> Bundle:
-    """Take a bundle apart.
+def read_bundle(file: BinaryIO) -> Bundle:
+    """Take a bundle apart; its content stays in `file`, which has to stay open.
 
     Raises:
         MalformedError: it is not in the one canonical form.
     """
-    head, rest = _read_head(raw)
-    name, compressed, rest = _member(rest)
-    if name != CONTENT or rest != END_OF_ARCHIVE:
+    head, name, size = _read_head(file)
+    if name != CONTENT:
         raise MalformedError(f"the bundle does not end with {CONTENT}")
-    return Bundle(head, bytes(compressed))
+    content = Section(file, file.tell(), size)
+    file.seek(size, SEEK_CUR)
+    expected = bytes(_padding(size)) + END_OF_ARCHIVE
+    if file.read(len(expected) + 1) != expected:
+        raise MalformedError(f"the bundle is truncated, or something follows {CONTENT}")
+    return Bundle(head, content)
 
 
-def read_head(raw: bytes) -> Head:
+def read_head(file: BinaryIO) -> Head:
     """Take apart what `Head.serialise` wrote: a bundle without its content.
 
     Raises:
         MalformedError: it is not in the one canonical form.
     """
-    head, rest = _read_head(raw)
-    if rest:
+    head, name, _ = _read_head(file)
+    if name:
         raise MalformedError("something follows the signatures")
     return head
 
 
-def dearmour(text: bytes) -> bytes:
-    """A bundle from the base64 text that a scriptlet carries.
+def dearmour(text: BinaryIO, into: BinaryIO) -> None:
+    """Write the bytes that the base64 of a scriptlet stands for, a line at a time.
 
     Raises:
-        MalformedError: it is not base64, or too large.
+        MalformedError: it is not base64 in lines, or too large.
     """
-    if len(text) > MAX_BUNDLE_SIZE * 4 // 3:
-        raise MalformedError(f"the bundle is larger than {MAX_BUNDLE_SIZE} bytes")
-    try:
-        return a2b_base64(text.replace(b"\n", b""), strict_mode=True)
-    except Base64Error as error:
-        raise MalformedError(f"the bundle is not base64: {error}") from None
+    size = 0
+    while line := text.readline(MAX_LINE):
+        try:
+            size += into.write(a2b_base64(line.removesuffix(b"\n"), strict_mode=True))
+        except Base64Error as error:
+            raise MalformedError(f"the bundle is not base64: {error}") from None
+        if size > MAX_ARMOURED_SIZE:
+            raise MalformedError(f"the bundle is larger than {MAX_ARMOURED_SIZE} bytes")
+    into.seek(0)
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -189,43 +265,54 @@ def tar_header(name: str, size: int) -> bytes:
 
 def tar_member(name: str, data: bytes) -> bytes:
     """A member: header, data, and zeros up to the next block."""
-    return tar_header(name, len(data)) + data + bytes(-len(data) % BLOCK)
+    return tar_header(name, len(data)) + data + bytes(_padding(len(data)))
 
 
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 
 
-def _read_head(raw: bytes) -> tuple[Head, memoryview]:
-    if len(raw) > MAX_BUNDLE_SIZE:
-        raise MalformedError(f"the bundle is larger than {MAX_BUNDLE_SIZE} bytes")
-    name, manifest, rest = _member(memoryview(raw))
-    if name != MANIFEST or len(manifest) > MAX_MANIFEST_SIZE:
+def _read_head(file: BinaryIO) -> tuple[Head, str, int]:
+    """The head, and the name and size of the member behind it; no name where the file ends."""
+    name, size = _read_header(file)
+    if name != MANIFEST or size > MAX_MANIFEST_SIZE:
         raise MalformedError(f"the bundle does not begin with a {MANIFEST} of bounded size")
+    manifest = _read_data(file, name, size)
     signatures: dict[str, bytes] = {}
-    while rest and (match := SIGNATURE_NAME.fullmatch(_peek_name(rest))):
-        name, signature, rest = _member(rest)
-        if len(signature) > MAX_SIGNATURE_SIZE or len(signatures) == MAX_SIGNATURES:
+    name, size = _read_header(file)
+    while match := SIGNATURE_NAME.fullmatch(name):
+        if size > MAX_SIGNATURE_SIZE or len(signatures) == MAX_SIGNATURES:
             raise MalformedError(f"{name}: too large, or one signature too many")
         if signatures and match[1] <= max(signatures):
             raise MalformedError(f"{name}: signatures are not in the order of their names")
-        signatures[match[1]] = bytes(signature)
-    return Head(bytes(manifest), signatures), rest
+        signatures[match[1]] = _read_data(file, name, size)
+        name, size = _read_header(file)
+    return Head(manifest, signatures), name, size
 
 
-def _peek_name(archive: memoryview) -> str:
-    return bytes(archive[:100]).rstrip(b"\0").decode("ascii", "replace")
-
-
-def _member(archive: memoryview) -> tuple[str, memoryview, memoryview]:
-    """The first member's name and data, and the rest of the archive."""
-    header, name = bytes(archive[:BLOCK]), _peek_name(archive)
+def _read_header(file: BinaryIO) -> tuple[str, int]:
+    """The next member's name and size; an empty name at the end of the file."""
+    header = file.read(BLOCK)
+    if not header:
+        return "", 0
+    name = header[:100].rstrip(b"\0").decode("ascii", "replace")
     if not re.fullmatch(rb"[0-7]{11}\0", header[124:136]) or not name.isascii():
         raise MalformedError("the bundle is truncated, or not a canonical tar archive")
     size = int(header[124:135], 8)
-    end = BLOCK + size + (-size % BLOCK)
-    if header != tar_header(name, size) or len(archive) < end or any(archive[BLOCK + size : end]):
+    if header != tar_header(name, size):
+        raise MalformedError(f"{name!r}: not a member of a canonical tar archive")
+    return name, size
+
+
+def _read_data(file: BinaryIO, name: str, size: int) -> bytes:
+    data = file.read(size + _padding(size))
+    if len(data) != size + _padding(size) or any(data[size:]):
         raise MalformedError(f"{name!r}: the bundle is truncated, or not a canonical tar archive")
-    return name, archive[BLOCK : BLOCK + size], archive[end:]
+    return data[:size]
+
+
+def _padding(size: int) -> int:
+    """Zeros between a member of this size and the next block."""
+    return -size % BLOCK
 
 
 def _offsets(blobs: tuple[Blob, ...]) -> Iterator[int]:

@@ -14,7 +14,7 @@ from installer import __version__
 from installer import machine as host
 from installer.errors import InstallerError
 from installer.machine import Machine, load_machine
-from installer.packages import read_release
+from installer.packages import open_release
 from installer.report import Report
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ def cli(session: Session, *, as_json: bool) -> None:
 @click.pass_obj
 def verify(session: Session, package: Path) -> None:
     """Check who signed a release, and all of its content. Touches nothing."""
-    bundle = read_release(package)
-    release = session.machine().verify(bundle)
-    content = bundle.open_content(release.manifest)
-    for blob in release.manifest.blobs:
-        content.read(blob)
+    with open_release(package) as bundle:
+        release = session.machine().verify(bundle)
+        content = bundle.open_content(release.manifest)
+        for blob in release.manifest.blobs:
+            for _ in content.pieces(blob):
+                pass
     signers = [asdict(signer) for signer in release.signers]
     lines = [f"{release.manifest.title}: verified", f"  manifest {release.manifest.digest}"]
     lines += [f"  signed by {s.name} ({s.role}) {s.fingerprint}" for s in release.signers]
@@ -96,7 +97,8 @@ def check(session: Session, package: Path | None) -> None:
     machine = session.machine()
     found = check_host(machine)
     if package:
-        found += check_release(read_release(package), machine)
+        with open_release(package) as bundle:
+            found += check_release(bundle, machine)
     session.show(found, checks=found)
 
 
@@ -108,7 +110,8 @@ def apply(session: Session, package: Path) -> None:
     from installer.install import install
 
     _require_root()
-    outcome = install(read_release(package), str(package), session.machine(), session.report)
+    with open_release(package) as bundle:
+        outcome = install(bundle, str(package), session.machine(), session.report)
     session.show([f"{outcome.product} {outcome.version}: {outcome.result}"], **asdict(outcome))
 
 
@@ -130,7 +133,8 @@ def adopt(session: Session, package: Path, tree: Path | None, reason: str) -> No
     from installer.install import adopt as adopt_release
 
     _require_root()
-    outcome = adopt_release(read_release(package), tree, reason, session.machine(), session.report)
+    with open_release(package) as bundle:
+        outcome = adopt_release(bundle, tree, reason, session.machine(), session.report)
     session.show([f"{outcome.product} {outcome.version}: {outcome.result}"], **asdict(outcome))
 
 

@@ -12,18 +12,17 @@ The only module that imports psycopg. Rules that it keeps:
 """
 
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from itertools import pairwise
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from installer.bundle import ContentReader
 from installer.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -32,40 +31,18 @@ from installer.errors import (
     OutcomeUnknownError,
     ScriptFailedError,
 )
-from installer.excerpt import excerpt
 from installer.host_file import DatabaseTarget
 from installer.manifest import Script
+from installer.runs import RUN_SCRIPT, Part, parts, place
 from installer.tree import Digest
 
 ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time in a database
 POLL_INTERVAL = 0.05
-MAX_CALL_SIZE = 64 * 1024
-"""Bytes of SQL that go to the server in one call; a longer run goes alone."""
 
-PREPARE_SCRIPT = """
-RESET ALL; DEALLOCATE ALL; DISCARD TEMP; SET ROLE {owner};
-CREATE FUNCTION pg_temp.run_script(runs text[]) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER AS $run_script$
-DECLARE
-    total bigint := 0;
-    processed bigint;
-BEGIN
-    FOR i IN 1 .. cardinality(runs) LOOP
-        EXECUTE '/*run ' || i || '*/' || runs[i];
-        GET DIAGNOSTICS processed = ROW_COUNT;
-        total := total + processed;
-    END LOOP;
-    RETURN total;
-END $run_script$;
-RESET ROLE
+PREPARE_SCRIPT = f"""
+RESET ALL; DEALLOCATE ALL; DISCARD TEMP; SET ROLE %s; {RUN_SCRIPT}; RESET ROLE
 """
-RUN_SCRIPT = "SELECT pg_temp.run_script(%s::text[]), pg_catalog.pg_current_xact_id()::text"
-_MARK = re.compile(r"/\*run (\d+)\*/")
-_REFUSED_BY_PLPGSQL = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:begin|start|commit|end|rollback|abort|savepoint|release|"
-    r"prepare\s+transaction|copy)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+CALL_SCRIPT = "SELECT pg_temp.run_script(%s::text[]), pg_catalog.pg_current_xact_id()::text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,28 +240,34 @@ class Transaction:
 
     def __init__(self, connection: psycopg.Connection, target: DatabaseTarget) -> None:
         self._connection = connection
-        self._prepare = PREPARE_SCRIPT.format(owner=_quoted(target.owner)).encode()
+        self._prepare = (PREPARE_SCRIPT % _quoted(target.owner)).encode()
         self._id = _one(connection, "SELECT pg_catalog.pg_current_xact_id()::text")
 
-    def run(self, script: Script, content: bytes) -> ScriptRun:
-        """Run one script as the owner role.
+    def run(self, script: Script, content: ContentReader) -> ScriptRun:
+        """Run one script as the owner role, part by part.
+
+        Its digest is known with the last part; should that be wrong, the transaction takes the
+        parts before it back.
 
         Raises:
             ScriptFailedError: with the script, line, column and the server's words.
             LockedError: a lock was not to be had within the host file's lock_timeout.
             DatabaseUnavailableError: the connection was lost; the server rolls back.
+            DigestError: its content is not what was signed.
         """
         started = time.monotonic()
-        rows = 0
+        rows, lines = 0, 0
+        cut = list(parts(script.runs, script.size))
         self._execute(script.name, self._prepare)
-        for offsets in _calls(script.runs, len(content)):
-            rows += self._run(script, content, offsets)
+        for offsets, text in zip(cut, content.parts(script, [o[-1] for o in cut]), strict=True):
+            rows += self._run(script.name, Part(text, offsets, lines))
+            lines += text.count(b"\n")
         return ScriptRun(script.name, script.digest, _milliseconds(started), rows)
 
     def settle_constraints(self) -> None:
         """Check deferred constraints now, as the owner role, while an error still has a name."""
         self._execute("deferred constraints", self._prepare)
-        self._execute("deferred constraints", RUN_SCRIPT, [["SET CONSTRAINTS ALL IMMEDIATE"]])
+        self._execute("deferred constraints", CALL_SCRIPT, [["SET CONSTRAINTS ALL IMMEDIATE"]])
 
     def record(
         self, verb: str, origin: Origin, runs: Sequence[ScriptRun] = (), **columns: object
@@ -298,15 +281,17 @@ class Transaction:
         self._execute("the ledger", b"RESET ALL; DISCARD TEMP")
         self._execute("the ledger", "SELECT countersign.append(%s)", [json.dumps(entries)])
 
-    def _run(self, script: Script, content: bytes, offsets: Sequence[int]) -> int:
-        texts = [content[start:end].decode() for start, end in _spans(offsets)]
+    def _run(self, name: str, part: Part) -> int:
+        texts = part.texts()
+        if not texts:
+            return 0
         try:
-            rows, transaction_id = self._connection.execute(RUN_SCRIPT, [texts]).fetchall()[0]
+            rows, transaction_id = self._connection.execute(CALL_SCRIPT, [texts]).fetchall()[0]
         except psycopg.Error as error:
-            raise self._failure(script.name, error, content, offsets, texts) from None
+            raise self._failure(name, error, part) from None
         status = self._connection.info.transaction_status
         if transaction_id != self._id or status != TransactionStatus.INTRANS:
-            raise ScriptFailedError(f"{script.name}: it left the release's transaction")
+            raise ScriptFailedError(f"{name}: it left the release's transaction")
         return int(rows)
 
     def _execute(
@@ -317,18 +302,10 @@ class Transaction:
         except psycopg.Error as error:
             raise self._failure(what, error) from None
 
-    def _failure(
-        self,
-        name: str,
-        error: psycopg.Error,
-        content: bytes = b"",
-        offsets: Sequence[int] = (),
-        texts: Sequence[str] = (),
-    ) -> InstallerError:
+    def _failure(self, name: str, error: psycopg.Error, part: Part | None = None) -> InstallerError:
         if self._connection.closed:
             return DatabaseUnavailableError(f"{name}: the connection was lost: {_words(error)}")
-        position = _position(error, offsets, texts)
-        where, shown = excerpt(content, position[0], exact=position[1]) if position else ("", "")
+        where, shown = _place(error, part) if part else ("", "")
         message = f"{name}{where}: {_words(error)}"
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return LockedError(message, detail=shown)
@@ -353,39 +330,10 @@ def _startup_options(target: DatabaseTarget) -> str:
     return " ".join(pairs)
 
 
-def _calls(runs: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Runs in groups that make one call each, as the offsets at which they begin and end."""
-    offsets = [*runs, size]
-    first = 0
-    for i in range(1, len(runs) + 1):
-        if i == len(runs) or offsets[i + 1] - offsets[first] > MAX_CALL_SIZE:
-            yield offsets[first : i + 1]
-            first = i
-
-
-def _spans(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return pairwise(offsets)
-
-
-def _position(
-    error: psycopg.Error, offsets: Sequence[int], texts: Sequence[str]
-) -> tuple[int, bool] | None:
-    """Where in the script the error is: a byte offset, and whether it is exact or a run's start.
-
-    The run is found by the mark that `run_script` puts before it, which the server repeats in the
-    error's context; PL/pgSQL refuses transaction commands and COPY before that.
-    """
+def _place(error: psycopg.Error, part: Part) -> tuple[str, str]:
     diagnostic = error.diag
-    marks = _MARK.findall(f"{diagnostic.context or ''}\n{diagnostic.internal_query or ''}")
-    refused = (i for i, text in enumerate(texts, 1) if _REFUSED_BY_PLPGSQL.match(text))
-    index = int(marks[-1]) if marks else next(refused, 0)
-    if not 1 <= index <= len(texts):
-        return None
-    query, text = diagnostic.internal_query or "", texts[index - 1]
-    if diagnostic.internal_position and query == f"/*run {index}*/{text}":
-        characters = int(diagnostic.internal_position) - 1 - (len(query) - len(text))
-        return offsets[index - 1] + len(text[:characters].encode()), True
-    return offsets[index - 1], False
+    query, position = diagnostic.internal_query, diagnostic.internal_position
+    return place(part, diagnostic.context or "", query or "", int(position or 0))
 
 
 def _words(error: psycopg.Error) -> str:

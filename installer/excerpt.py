@@ -3,15 +3,16 @@
 MAX_WIDTH = 160
 
 
-def excerpt(content: bytes, offset: int, *, exact: bool) -> tuple[str, str]:
+def excerpt(content: bytes, offset: int, *, exact: bool, lines: int = 0) -> tuple[str, str]:
     """Name and show the place `offset` (in bytes) of `content`.
 
     Returns `:line:column` and the line with a caret below it. Where the place is not exact but the
     beginning of a statement, leading comments and blanks are passed over, and no column is given.
+    `lines` is how many lines come before `content`.
     """
     if not exact:
         offset = _first_word(content, offset)
-    line = content.count(b"\n", 0, offset) + 1
+    line = lines + content.count(b"\n", 0, offset) + 1
     start = content.rfind(b"\n", 0, offset) + 1
     text = content[start:].split(b"\n", 1)[0].decode(errors="replace").rstrip("\r")
     column = len(content[start:offset].decode(errors="replace"))

@@ -241,10 +241,10 @@ def _run_scripts(
         runs = []
         for number, script in enumerate(pending, 1):
             report.script(number, len(pending), script.name)
-            runs.append(transaction.run(script, content.read(script)))
+            runs.append(transaction.run(script, content))
         for script in manifest.database.verify:
             report.step(f"  verifying with {script.name}")
-            transaction.run(script, content.read(script))
+            transaction.run(script, content)
         transaction.settle_constraints()
         elapsed = round((time.monotonic() - started) * 1000)
         transaction.record("applied", origin, runs, milliseconds=elapsed)

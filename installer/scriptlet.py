@@ -7,6 +7,7 @@ of the package: it names the package in the ledger, and decides nothing.
 
 import signal
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from installer.bundle import dearmour, read_bundle
 from installer.install import Outcome, install
@@ -23,4 +24,6 @@ def rpm_pre(nevra: str, body: Path, machine: Machine, report: Report) -> Outcome
     # A terminal that is lost must not end the install half-way; rpm blocks Ctrl-C by itself.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     report.carried_by(nevra)
-    return install(read_bundle(dearmour(body.read_bytes())), nevra, machine, report)
+    with body.open("rb") as armoured, TemporaryFile(dir=machine.state) as file:
+        dearmour(armoured, file)
+        return install(read_bundle(file), nevra, machine, report)

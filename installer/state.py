@@ -88,4 +88,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _read(file: Path) -> Manifest | None:
-    return parse_manifest(read_head(file.read_bytes()).manifest) if file.exists() else None
+    if not file.exists():
+        return None
+    with file.open("rb") as stream:
+        return parse_manifest(read_head(stream).manifest)

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 NOT_RUN = 127
@@ -12,7 +13,7 @@ NOT_RUN = 127
 def run(  # noqa: PLR0913 - what is not given has a default that is safe
     command: Sequence[str | Path],
     *,
-    stdin: bytes = b"",
+    stdin: BinaryIO | None = None,
     cwd: Path = Path("/"),
     environment: Mapping[str, str] | None = None,
     umask: int = -1,
@@ -26,7 +27,7 @@ def run(  # noqa: PLR0913 - what is not given has a default that is safe
     try:
         return subprocess.run(  # noqa: S603 - a list of arguments, the first an absolute path
             command,
-            input=stdin,
+            stdin=stdin or subprocess.DEVNULL,
             cwd=cwd,
             env=ENVIRONMENT | dict(environment or {}),
             umask=umask,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from installer.bundle import CONTENT, MANIFEST, Bundle, Head
+from installer.bundle import CONTENT, MANIFEST, Head
 from installer.errors import InstallerError
 from installer.manifest import Manifest
 from installer.tree import digest_of
@@ -52,7 +52,7 @@ def build(release: Release, output: Path, kind: str = "rpm") -> tuple[Path, tupl
     write_work(release, output)
     with _temporary_folder(output) as folder:
         package = FORMATS[kind].write(order, folder)
-        _require_as_meant(package, order, Bundle(head, release.compressed))
+        _require_as_meant(package, order, head)
         _replace(package, destination)
     return destination, order.signers
 
@@ -122,7 +122,7 @@ def _order(release: Release, head: Head, signatures: Mapping[Signer, bytes]) -> 
     )
 
 
-def _require_as_meant(package: Path, order: Order, meant: Bundle) -> None:
+def _require_as_meant(package: Path, order: Order, meant: Head) -> None:
     """Read the package as a host will, and compare it with what went in."""
     try:
         info, bundle = read_package(package)
@@ -135,7 +135,7 @@ def _require_as_meant(package: Path, order: Order, meant: Bundle) -> None:
         signature = bundle.head.signatures[signer.fingerprint]
         require_good(signature, bundle.head.manifest, signer, _now(), package.name)
     payload = {f"{order.folder}/{name}": digest_of(data) for name, data in order.payload.items()}
-    if bundle != meant or info.payload != payload:
+    if bundle.head != meant or info.payload != payload:
         raise OutputError(f"{package.name} reads back as something else than was meant")
 
 

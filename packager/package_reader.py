@@ -6,10 +6,11 @@ content are still to be checked by whoever asked.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from installer.bundle import MAX_BUNDLE_SIZE, Bundle, dearmour, read_bundle
+from installer.bundle import Bundle, dearmour, read_bundle
 from installer.errors import MalformedError
 from installer.tree import Digest, digest_of
 from packager.errors import ToolError
@@ -58,10 +59,10 @@ def read_package(path: Path) -> tuple[PackageInfo, Bundle]:
             start = file.read(len(RPM_MAGIC))
             if start == RPM_MAGIC:
                 return _read_rpm(path)
-            raw = start + file.read(MAX_BUNDLE_SIZE)
+            raw = start + file.read()
     except OSError as error:
         raise MalformedError(f"{path}: {error.strerror}") from None
-    return PackageInfo("bundle", path.name, {}), read_bundle(raw)
+    return PackageInfo("bundle", path.name, {}), read_bundle(BytesIO(raw))
 
 
 def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
@@ -69,13 +70,14 @@ def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
         rpm = _Rpm(path.absolute(), Path(folder))
         rpm.require_whole()
         rpm.require_only_a_bundle()
-        raw = dearmour(rpm.query("%{PREIN}"))
+        body = BytesIO()
+        dearmour(BytesIO(rpm.query("%{PREIN}")), body)
         lines = rpm.query("[%{FILENAMES}\t%{FILEDIGESTS}\n]").decode().splitlines()
         name = rpm.query("%{NEVRA}").decode()
     digests = (line.split("\t") for line in lines)
     payload = {name: Digest(digest) for name, digest in digests if digest}
-    _require_own_files(path, payload, raw)
-    return PackageInfo("rpm", name, payload), read_bundle(raw)
+    _require_own_files(path, payload, body.getvalue())
+    return PackageInfo("rpm", name, payload), read_bundle(body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Site:
         """Kill the host's processes that have `words` in their command line (NUL for a space)."""
         for file in (self.host.root / "proc").glob("[0-9]*/cmdline"):
             if words.encode() in file.read_bytes():
-                self.host.run(["kill", "-KILL", file.parent.name], check=True)
+                self.host.run(["sh", "-c", f"kill -KILL {file.parent.name}"], check=True)
 
     def ledger(self) -> list[dict[str, object]]:
         """The ledger's rows."""

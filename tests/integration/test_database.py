@@ -1,17 +1,22 @@
 """Scripts in a real server: what they may do, what the server refuses, what the ledger keeps."""
 
+import io
+import lzma
 import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
 
+from installer.bundle import ContentReader, Section
 from installer.database import Database, Origin, ScriptRun, connect
 from installer.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
+    DigestError,
     LockedError,
     OutcomeUnknownError,
     ScriptFailedError,
@@ -49,14 +54,16 @@ def target(conninfo: str, **changes: object) -> DatabaseTarget:
     return DatabaseTarget(**(values | changes))  # type: ignore[arg-type]
 
 
-def script(name: str, *statements: str) -> tuple[Script, bytes]:
-    """A script whose runs are the given statements."""
+def script(name: str, *statements: str) -> tuple[Script, ContentReader]:
+    """A script whose runs are the given statements, and a reader of its content."""
     content = "".join(statements).encode()
     runs = [len("".join(statements[:i]).encode()) for i in range(len(statements))]
-    return Script(name, digest_of(content), len(content), tuple(runs)), content
+    made = Script(name, digest_of(content), len(content), tuple(runs))
+    compressed = lzma.compress(content)
+    return made, ContentReader(Section(io.BytesIO(compressed), 0, len(compressed)), (made,))
 
 
-def apply(database: Database, *scripts: tuple[Script, bytes]) -> tuple[ScriptRun, ...]:
+def apply(database: Database, *scripts: tuple[Script, ContentReader]) -> tuple[ScriptRun, ...]:
     with database.transaction() as transaction:
         runs = tuple(transaction.run(*one) for one in scripts)
         transaction.settle_constraints()
@@ -247,6 +254,33 @@ def test_an_error_without_a_position_names_the_statement_s_first_line(connection
         r"sql/2.sql:5: duplicate key .*; Key \(i\)=\(1\) already .*", str(refused.value)
     )
     assert refused.value.detail == "   5 | INSERT INTO a VALUES (1);"
+
+
+def test_an_error_in_a_large_script_has_the_line_in_the_whole_script(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    rows = ["CREATE TABLE a (i int, t text);\n"]
+    rows += [f"INSERT INTO a VALUES ({n}, '{'x' * 1000}');\n" for n in range(500)]
+    bad = script("sql/large.sql", *rows, "INSERT INTO a VALUES (1, nothing);\n")
+
+    with pytest.raises(ScriptFailedError) as refused:
+        apply(connection, bad)
+
+    assert str(refused.value) == 'sql/large.sql:502:26: column "nothing" does not exist'
+    assert tables(cluster, database) == ""
+
+
+def test_a_large_script_whose_digest_is_wrong_is_taken_back(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    rows = [f"CREATE TABLE t{n} (t text DEFAULT '{'x' * 1000}');\n" for n in range(100)]
+    made, content = script("sql/large.sql", *rows)
+    content._offsets = {replace(made, digest=Digest("0" * 64)): 0}
+
+    with pytest.raises(DigestError, match="its digest is not the one that was signed"):
+        apply(connection, (replace(made, digest=Digest("0" * 64)), content))
+
+    assert tables(cluster, database) == ""
 
 
 def test_an_error_inside_a_function_names_the_statement_that_called_it(

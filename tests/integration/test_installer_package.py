@@ -1,3 +1,4 @@
+import gzip
 import os
 import subprocess
 from pathlib import Path
@@ -7,12 +8,14 @@ import pytest
 from installer import __version__
 from installer.host_file import parse_host_file
 from installer.policy import parse_policy
-from packager.installer_package import SAMPLES, build_installer, pinned
+from packager.installer_package import MAN_PAGES, SAMPLES, build_installer, pinned
 
 pytestmark = pytest.mark.integration
 
 LINT = Path(__file__).parents[2] / "spec_templates/rpmlint.toml"
 LIBRARY = "usr/libexec/countersign"
+MAN = Path(__file__).parents[2] / "docs/man"
+ROTATION = "etc/logrotate.d/countersign-installer"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,24 @@ def test_a_host_gets_the_installer_and_what_it_needs(package: Path) -> None:
         assert f" {path}\n" in files
     assert "__pycache__" not in files
     assert ".so" not in files
+
+
+def test_a_host_gets_man_pages_completion_and_log_rotation(package: Path, root: Path) -> None:
+    files = set(said("rpm", "-qpl", package).splitlines())
+    pages = [root / f"usr/share/man/man{page[-1]}/{page}.gz" for page in MAN_PAGES]
+    completion = root / "usr/share/bash-completion/completions/countersign-install"
+
+    assert {f"/{path.relative_to(root)}" for path in [*pages, completion]} <= files
+    for page, name in zip(pages, MAN_PAGES, strict=True):
+        assert gzip.decompress(page.read_bytes()) == (MAN / name).read_bytes()
+    assert completion.read_bytes() == (SAMPLES / "completion.bash").read_bytes()
+    assert (root / ROTATION).read_bytes() == (SAMPLES / "logrotate").read_bytes()
+
+
+def test_an_upgrade_keeps_what_the_administrator_made_of_the_log_rotation(package: Path) -> None:
+    flags = said("rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]", package)
+
+    assert f"/{ROTATION} cn\n" in flags  # config, noreplace
 
 
 def test_the_launcher_runs_with_nothing_but_what_is_packaged(root: Path, tmp_path: Path) -> None:

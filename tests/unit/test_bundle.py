@@ -22,13 +22,11 @@ from installer.bundle import (
     MAX_SIGNATURES,
     Bundle,
     Head,
-    dearmour,
-    read_bundle,
-    read_head,
+    Section,
     tar_header,
 )
 from installer.errors import DigestError, InstallerError, MalformedError
-from installer.manifest import Manifest, parse_manifest
+from installer.manifest import MAX_MANIFEST_SIZE, Manifest, parse_manifest
 
 ADA, BOB = "A" * 40, "B" * 40
 CONTENTS = (b"CREATE TABLE orders ();\n", b"", b"SELECT 1;\n" * 500, b"-- the last\n")
@@ -89,6 +87,25 @@ GOOD = pack(*MEMBERS)
 HEAD = b"".join(member(*item) for item in MEMBERS[:3])
 
 
+def read_bundle(raw: bytes) -> Bundle:
+    return bundle_module.read_bundle(io.BytesIO(raw))
+
+
+def read_head(raw: bytes) -> Head:
+    return bundle_module.read_head(io.BytesIO(raw))
+
+
+def dearmour(text: bytes) -> bytes:
+    found = io.BytesIO()
+    bundle_module.dearmour(io.BytesIO(text), found)
+    return found.getvalue()
+
+
+def section(compressed: bytes) -> Section:
+    """The compressed content in the middle of a file."""
+    return Section(io.BytesIO(b"before" + compressed + b"after"), 6, len(compressed))
+
+
 def refusal(raw: bytes, read: Callable[[bytes], object] = read_bundle) -> str:
     with pytest.raises(MalformedError) as refused:
         read(raw)
@@ -100,7 +117,7 @@ def release(
     contents: Sequence[bytes], compressed: bytes, **content: Any
 ) -> tuple[Bundle, Manifest]:
     manifest = manifest_of(contents, compressed, **content)
-    return Bundle(Head(manifest, {}), compressed), parse_manifest(manifest)
+    return Bundle(Head(manifest, {}), section(compressed)), parse_manifest(manifest)
 
 
 # A good bundle
@@ -113,7 +130,7 @@ def test_a_bundle_is_taken_apart_as_it_was_put_together() -> None:
         ADA: b"signature of Ada",
         BOB: b"signature of Bob" * 40,
     }
-    assert bundle.compressed == COMPRESSED
+    assert b"".join(bundle.compressed.pieces()) == COMPRESSED
 
 
 def test_a_bundle_is_an_archive_that_tar_can_read() -> None:
@@ -198,7 +215,7 @@ def test_each_changed_byte_of_padding_is_refused() -> None:
 
 @pytest.mark.parametrize("extra", [b"\0", b"x", bytes(512), b"x" * 512, GOOD])
 def test_trailing_bytes_are_refused(extra: bytes) -> None:
-    assert "does not end with content.xz" in refusal(GOOD + extra)
+    assert "something follows content.xz" in refusal(GOOD + extra)
     assert refusal(HEAD + extra, read_head)
 
 
@@ -267,7 +284,8 @@ def test_a_set_user_id_member_is_refused() -> None:
 def test_a_member_that_claims_more_than_there_is_is_refused_without_reserving_it() -> None:
     tracemalloc.start()
     try:
-        assert "truncated" in refusal(tar_header("manifest.json", 8**11 - 1) + b"{}")
+        assert "bounded size" in refusal(tar_header("manifest.json", 8**11 - 1) + b"{}")
+        assert "truncated" in refusal(tar_header("manifest.json", MAX_MANIFEST_SIZE) + b"{}")
         assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
     finally:
         tracemalloc.stop()
@@ -291,10 +309,9 @@ def test_a_manifest_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "manifest.json of bounded size" in refusal(GOOD)
 
 
-def test_a_bundle_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base64_of_a_bundle_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     text = encodebytes(GOOD)
-    monkeypatch.setattr(bundle_module, "MAX_BUNDLE_SIZE", len(GOOD) - 1)
-    assert "the bundle is larger than" in refusal(GOOD)
+    monkeypatch.setattr(bundle_module, "MAX_ARMOURED_SIZE", len(GOOD) - 1)
     assert "the bundle is larger than" in refusal(text, dearmour)
 
 
@@ -324,6 +341,38 @@ def test_each_blob_is_read_and_in_any_order() -> None:
     assert reader.read(manifest.blobs[2]) == reader.read(manifest.blobs[2])
 
 
+def test_a_blob_is_given_in_parts_that_are_the_whole() -> None:
+    contents = (bytes(range(256)) * 12_000, b"the next")
+    bundle, manifest = release(contents, lzma.compress(b"".join(contents)))
+    reader = bundle.open_content(manifest)
+    ends = [0, 1, 1_500_000, 1_500_000, len(contents[0])]
+    parts = list(reader.parts(manifest.blobs[0], ends))
+    assert [len(part) for part in parts] == [0, 1, 1_499_999, 0, len(contents[0]) - 1_500_000]
+    assert b"".join(parts) == contents[0]
+    assert list(reader.parts(manifest.blobs[1], [8])) == [b"the next"]
+
+
+def test_the_last_part_of_a_blob_that_was_changed_is_refused() -> None:
+    bundle, manifest = release((b"-- one\n-- two\n",), lzma.compress(b"-- one\n-- tow\n"))
+    parts = bundle.open_content(manifest).parts(manifest.blobs[0], [7, 14])
+    assert next(parts) == b"-- one\n"
+    with pytest.raises(DigestError, match="its digest is not the one"):
+        list(parts)
+
+
+def test_parts_that_leave_something_out_are_refused() -> None:
+    bundle, manifest = release(CONTENTS, COMPRESSED)
+    with pytest.raises(DigestError, match="longer than its parts"):
+        list(bundle.open_content(manifest).parts(manifest.blobs[2], [4]))
+
+
+def test_content_that_ends_before_the_file_says_is_refused() -> None:
+    manifest = parse_manifest(MANIFEST)
+    cut = Section(io.BytesIO(COMPRESSED[:-1]), 0, len(COMPRESSED))
+    with pytest.raises(MalformedError, match="truncated"):
+        Bundle(Head(MANIFEST, {}), cut).open_content(manifest)
+
+
 def test_blobs_that_are_not_wanted_are_passed_over() -> None:
     contents = (bytes(3_000_000), b"wanted")
     bundle, manifest = release(contents, lzma.compress(b"".join(contents)))
@@ -336,14 +385,14 @@ def test_every_changed_byte_of_the_content_is_refused() -> None:
         changed = bytearray(COMPRESSED)
         changed[position] ^= 1
         with pytest.raises(DigestError, match="its digest is not the one that was signed"):
-            Bundle(bundle.head, bytes(changed)).open_content(manifest)
+            Bundle(bundle.head, section(bytes(changed))).open_content(manifest)
 
 
 @pytest.mark.parametrize("compressed", [b"", COMPRESSED[:-1], COMPRESSED + b"\0", COMPRESSED * 2])
 def test_content_of_another_size_is_refused(compressed: bytes) -> None:
     bundle, manifest = release(CONTENTS, COMPRESSED)
     with pytest.raises(DigestError, match="bytes, not as signed"):
-        Bundle(bundle.head, compressed).open_content(manifest)
+        Bundle(bundle.head, section(compressed)).open_content(manifest)
 
 
 def test_two_exchanged_contents_are_refused() -> None:
@@ -357,7 +406,7 @@ def test_two_exchanged_contents_are_refused() -> None:
 
 def test_a_stream_that_ends_early_is_refused() -> None:
     bundle, manifest = release((b"-- whole\n",), lzma.compress(b"-- who"))
-    with pytest.raises(DigestError, match=r"content\.xz: Already at end of stream"):
+    with pytest.raises(DigestError, match=r"content\.xz: ends before the content"):
         bundle.open_content(manifest).read(manifest.blobs[0])
 
 

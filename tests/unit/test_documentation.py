@@ -14,7 +14,10 @@ from packager.errors import PackagerError
 DOCS = Path(__file__).parents[2]
 EXIT_CODES = (DOCS / "docs/reference/exit-codes.md").read_text(encoding="utf-8")
 README = (DOCS / "README.md").read_text(encoding="utf-8")
-CLASSES = [*InstallerError.__subclasses__(), *PackagerError.__subclasses__()]
+CLASSES: list[type[InstallerError | PackagerError]] = [
+    *InstallerError.__subclasses__(),
+    *PackagerError.__subclasses__(),
+]
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda error: str(error.__name__))
