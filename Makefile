@@ -1,5 +1,5 @@
 # Every target does the set-up it needs: make test, alone on a fresh machine, is enough.
-# Variables: RELEASE=path/to/release.toml (rpm), ARGS='more arguments' (test, test-unit, bench),
+# Variables: RELEASE=path/to/release.toml (rpm, deb), ARGS='more arguments' (test, test-unit, bench),
 # PYTHON=/path/to/python3 (the Python that .venv is made with).
 
 SHELL := /bin/bash
@@ -33,9 +33,23 @@ else
 	@$(PYTHON_IN_VENV) -m examples.build
 endif
 
+.PHONY: deb
+deb: setup ## Build the signed DEB of RELEASE=path/to/release.toml (default: the example) in dist/
+ifdef RELEASE
+	.venv/bin/countersign check --release "$(RELEASE)"
+	.venv/bin/countersign sign --release "$(RELEASE)"
+	.venv/bin/countersign build --release "$(RELEASE)" --format deb
+else
+	@$(PYTHON_IN_VENV) -m examples.build --format deb
+endif
+
 .PHONY: installer-rpm
 installer-rpm: setup ## Build the RPM of countersign-install, for the hosts, in dist/
 	$(PYTHON_IN_VENV) -m packager.installer_package --output dist
+
+.PHONY: installer-deb
+installer-deb: setup ## Build the DEB of countersign-install, for the hosts, in dist/
+	$(PYTHON_IN_VENV) -m packager.installer_deb --output dist
 
 .PHONY: test
 test: setup ## Run all tests: unit, integration (private PostgreSQL), acceptance (test hosts)

@@ -15,7 +15,6 @@ from benchmarks.measure import (
     in_turns,
     ratio_line,
     ratios,
-    seconds_line,
     table,
 )
 from benchmarks.scripts import MANY, concatenated, scripts
@@ -32,6 +31,9 @@ PSQL = "psql -X -q -1 -f"
 ONE, ALL = "1 script", f"{MANY:,} scripts"
 COUNTS = {ONE: 1, ALL: MANY}
 AGAIN = f"{INSTALLER}, the same release again"
+AIMS = {f"{INSTALLER}, {ONE}": "below 0.4 s", AGAIN: "below 0.5 s"}
+"""Installing one script is the fixed start-up."""
+
 CLOCK = """
 import subprocess, sys, time
 begun = time.perf_counter()
@@ -99,7 +101,7 @@ def installing(developers: Developers, folder: Path, repeat: int) -> str:
             f"{PSQL}, {ALL}": lambda: bench.psql(ALL),
         }
         times = in_turns(cases, repeat)
-    return "\n".join([table("Installing on an empty database", times), *_conclusions(times)])
+    return "\n".join([table("Installing on an empty database", times, AIMS), _conclusion(times)])
 
 
 def _bring(host: Host, developers: Developers, label: str, texts: dict[str, str]) -> None:
@@ -112,12 +114,8 @@ def _bring(host: Host, developers: Developers, label: str, texts: dict[str, str]
     host.write(f"/srv/{label}.sql", concatenated(texts))
 
 
-def _conclusions(times: Times) -> list[str]:
+def _conclusion(times: Times) -> str:
     ours, theirs = (
         differences(times[f"{tool}, {ALL}"], times[f"{tool}, {ONE}"]) for tool in (INSTALLER, PSQL)
     )
-    return [
-        seconds_line("start-up: with 1 script", times[f"{INSTALLER}, {ONE}"], "below 0.4 s"),
-        seconds_line("nothing to do", times[AGAIN], "below 0.5 s"),
-        ratio_line("beyond 1 script, to psql's", ratios(ours, theirs), "at most 1.3 x"),
-    ]
+    return ratio_line("apply to psql, beyond 1 script", ratios(ours, theirs), "at most 1.3 x")

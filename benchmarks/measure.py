@@ -28,21 +28,16 @@ def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(these, those, strict=True)]
 
 
-def table(title: str, times: Times) -> str:
-    """Median, lowest and highest of each case, in seconds."""
-    lines = [f"{title:<50} {'median':>8} {'lowest':>8} {'highest':>8}"]
-    lines += [f"  {name:<48} {_three(seconds)} s" for name, seconds in times.items()]
-    return "\n".join(lines)
+def table(title: str, times: Times, aims: Mapping[str, str]) -> str:
+    """Median, lowest and highest of each case, in seconds, with what is aimed at."""
+    head = f"{title:<50} {'median':>8} {'lowest':>8} {'highest':>8}"
+    lines = [_line(name, times[name], "s", aims.get(name, "")) for name in times]
+    return "\n".join([head, *lines])
 
 
 def ratio_line(name: str, found: Sequence[float], aim: str = "") -> str:
     """One line of a table, of ratios."""
-    return f"  {name:<48} {_three(found)} x{_aim(aim)}"
-
-
-def seconds_line(name: str, found: Sequence[float], aim: str = "") -> str:
-    """One line of a table, of seconds."""
-    return f"  {name:<48} {_three(found)} s{_aim(aim)}"
+    return _line(name, found, "x", aim)
 
 
 def machine() -> str:
@@ -60,12 +55,10 @@ def load() -> str:
     return f"load average {os.getloadavg()[0]:.1f}"
 
 
-def _three(values: Sequence[float]) -> str:
-    return " ".join(f"{v:8.3f}" for v in (statistics.median(values), min(values), max(values)))
-
-
-def _aim(aim: str) -> str:
-    return f"   aim: {aim}" if aim else ""
+def _line(name: str, values: Sequence[float], unit: str, aim: str) -> str:
+    shown = (statistics.median(values), min(values), max(values))
+    figures = " ".join(f"{value:8.3f}" for value in shown)
+    return f"  {name:<48} {figures} {unit}" + (f"  aim: {aim}" if aim else "")
 
 
 def _processor() -> str:

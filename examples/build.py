@@ -1,4 +1,4 @@
-"""Build the example product's newest release into `dist/`: `make rpm` without a RELEASE.
+"""Build the example product's newest release into `dist/`: `make rpm`, or deb, without a RELEASE.
 
 The repository and the developer's key are made for it, below `build/example/`, and the key is gone
 afterwards: it signs nothing but this.
@@ -26,9 +26,9 @@ def main() -> None:
             f"made {WORK}/crm, a repository, and a key that is thrown away at the end", flush=True
         )
         environment = os.environ | {"GNUPGHOME": str(keys.home), "COUNTERSIGN_KEY": key}
-        for step in ("check", "sign", "build"):
+        for step, *options in (["check"], ["sign"], ["build", *sys.argv[1:]]):
             command = [Path(sys.executable).with_name("countersign"), step, "--release", release]
-            subprocess.run(command, env=environment, check=True)
+            subprocess.run([*command, *options], env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ PIECE = 1024 * 1024
 DECODER_MEMORY = 128 * 1024 * 1024
 """What the decompressor may use, in bytes; the writer's dictionary is far smaller."""
 
-XZ_FILTERS = ({"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 8 * 1024 * 1024},)
 SIGNATURE_NAME = re.compile(r"signatures/([0-9A-F]{40})\.asc")
 
 
@@ -195,19 +194,23 @@ class ContentReader:
         return piece
 
 
-def read_bundle(file: BinaryIO) -> Bundle:
+def read_bundle(file: BinaryIO, size: int | None = None) -> Bundle:
     """Take a bundle apart; its content stays in `file`, which has to stay open.
+
+    The bundle begins where the file stands. It has `size` bytes, or goes to the end of the file.
 
     Raises:
         MalformedError: it is not in the one canonical form.
     """
-    head, name, size = _read_head(file)
+    start = file.tell()
+    head, name, content_size = _read_head(file)
     if name != CONTENT:
         raise MalformedError(f"the bundle does not end with {CONTENT}")
-    content = Section(file, file.tell(), size)
-    file.seek(size, SEEK_CUR)
-    expected = bytes(_padding(size)) + END_OF_ARCHIVE
-    if file.read(len(expected) + 1) != expected:
+    content = Section(file, file.tell(), content_size)
+    file.seek(content_size, SEEK_CUR)
+    expected = bytes(_padding(content_size)) + END_OF_ARCHIVE
+    ended = file.read(len(expected)) == expected
+    if not ended or (file.read(1) if size is None else file.tell() != start + size):
         raise MalformedError(f"the bundle is truncated, or something follows {CONTENT}")
     return Bundle(head, content)
 
@@ -222,6 +225,20 @@ def read_head(file: BinaryIO) -> Head:
     if name:
         raise MalformedError("something follows the signatures")
     return head
+
+
+def read_carried(file: BinaryIO) -> Bundle | Head:
+    """A bundle, or only the head of one whose content is carried elsewhere.
+
+    Raises:
+        MalformedError: it is not in the one canonical form.
+    """
+    start = file.tell()
+    head, name, _ = _read_head(file)
+    if not name:
+        return head
+    file.seek(start)
+    return read_bundle(file)
 
 
 def dearmour(text: BinaryIO, into: BinaryIO) -> None:

@@ -206,6 +206,25 @@ def rpm_pre(session: Session, nevra: str, body: Path, count: str | None) -> None
     session.report.step(f"{outcome.product} {outcome.version}: {outcome.result}")
 
 
+@cli.command("deb-preinst", hidden=True)
+@click.argument("package")
+@click.argument("preinst", type=click.Path(path_type=Path))
+@click.argument("action", type=click.Choice(["install", "upgrade", "abort-upgrade"]))
+@click.argument("versions", nargs=-1)
+@click.pass_obj
+def deb_preinst(
+    session: Session, package: str, preinst: Path, action: str, versions: tuple[str, ...]
+) -> None:
+    """Install the release whose package dpkg is about to unpack (preinst; Debian Policy 6.5)."""
+    from installer.scriptlet import deb_preinst as install_bundle
+
+    del versions  # the ledger knows which release was there before
+    if action == "abort-upgrade":  # the version that stays is told so; there is nothing to do
+        return
+    outcome = install_bundle(package, preinst, session.machine(), session.report)
+    session.report.step(f"{outcome.product} {outcome.version}: {outcome.result}")
+
+
 @cli.command("rpm-verify", hidden=True)
 @click.argument("product")
 @click.argument("body", required=False)

@@ -2,10 +2,11 @@
 
 The only module that imports psycopg. Rules that it keeps:
 
-- One release is one transaction. Each script runs inside `pg_temp.run_script`, a function, so that
+- One release is one transaction. Each script runs inside `countersign.run_script`, a function: so
   the server itself refuses COMMIT, ROLLBACK and SAVEPOINT. The function is SECURITY DEFINER and
-  belongs to the owner role, so that the server also refuses SET ROLE and SET SESSION AUTHORIZATION:
-  a script cannot become the login role, which owns the ledger.
+  belongs to the owner role: so the server also refuses SET ROLE and SET SESSION AUTHORIZATION, and
+  a script cannot become the login role, which owns the ledger. It lives for the transaction only,
+  in a schema that scripts cannot use, and a call is refused once it has been changed.
 - Between scripts the session is as it was at the start: settings, temporary objects, prepared
   statements. Settings of ours are start-up options, to which RESET ALL returns.
 - A lock is polled for, never queued for: a waiting lock deadlocks with CREATE INDEX CONCURRENTLY.
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.resources import files
 
 import psycopg
@@ -39,10 +41,15 @@ from installer.tree import Digest
 ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time in a database
 POLL_INTERVAL = 0.05
 
-PREPARE_SCRIPT = f"""
-RESET ALL; DEALLOCATE ALL; DISCARD TEMP; SET ROLE %s; {RUN_SCRIPT}; RESET ROLE
+FIND_FUNCTION = """
+SELECT oid, ctid::text FROM pg_catalog.pg_proc
+WHERE oid = 'countersign.run_script(text[])'::pg_catalog.regprocedure
 """
-CALL_SCRIPT = "SELECT pg_temp.run_script(%s::text[]), pg_catalog.pg_current_xact_id()::text"
+CALL_FUNCTION = """
+SELECT countersign.run_script(%s::text[]), pg_catalog.pg_current_xact_id()::text
+FROM pg_catalog.pg_proc WHERE oid = %s AND ctid = %s::pg_catalog.tid
+"""
+RESET_SESSION = b"RESET ALL; DEALLOCATE ALL; DISCARD TEMP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +247,24 @@ class Transaction:
 
     def __init__(self, connection: psycopg.Connection, target: DatabaseTarget) -> None:
         self._connection = connection
-        self._prepare = (PREPARE_SCRIPT % _quoted(target.owner)).encode()
+        self._cursor = connection.cursor()
+        self._owner = _quoted(target.owner)
         self._id = _one(connection, "SELECT pg_catalog.pg_current_xact_id()::text")
+
+    @cached_property
+    def _function(self) -> tuple[int, str]:
+        """The function that runs scripts, made when the first script is to run.
+
+        Its oid, and the place of its row: any change to the function moves the row.
+        """
+        make = (
+            f"GRANT USAGE, CREATE ON SCHEMA countersign TO {self._owner}; SET ROLE {self._owner};"
+            f"{RUN_SCRIPT}; RESET ROLE; REVOKE ALL ON SCHEMA countersign FROM {self._owner}"
+        )
+        self._execute("the transaction", make.encode())
+        self._execute("the transaction", FIND_FUNCTION)
+        oid, place = self._cursor.fetchall()[0]
+        return int(oid), str(place)
 
     def run(self, script: Script, content: ContentReader) -> ScriptRun:
         """Run one script as the owner role, part by part.
@@ -258,16 +281,18 @@ class Transaction:
         started = time.monotonic()
         rows, lines = 0, 0
         cut = list(parts(script.runs, script.size))
-        self._execute(script.name, self._prepare)
+        self._execute(script.name, RESET_SESSION)
         for offsets, text in zip(cut, content.parts(script, [o[-1] for o in cut]), strict=True):
-            rows += self._run(script.name, Part(text, offsets, lines))
+            part = Part(text, offsets, lines)
+            rows += self._run(script.name, part.texts(), part)
             lines += text.count(b"\n")
         return ScriptRun(script.name, script.digest, _milliseconds(started), rows)
 
     def settle_constraints(self) -> None:
         """Check deferred constraints now, as the owner role, while an error still has a name."""
-        self._execute("deferred constraints", self._prepare)
-        self._execute("deferred constraints", CALL_SCRIPT, [["SET CONSTRAINTS ALL IMMEDIATE"]])
+        self._execute("deferred constraints", RESET_SESSION)
+        self._run("deferred constraints", ["SET CONSTRAINTS ALL IMMEDIATE"])
+        self._execute("the transaction", b"DROP FUNCTION countersign.run_script(text[])")
 
     def record(
         self, verb: str, origin: Origin, runs: Sequence[ScriptRun] = (), **columns: object
@@ -276,29 +301,30 @@ class Transaction:
 
         `verb` is what happened: applied, adopted or failed.
         """
-        entries = [asdict(origin) | asdict(run) | {"event": f"script {verb}"} for run in runs]
-        entries.append(asdict(origin) | columns | {"event": f"release {verb}"})
-        self._execute("the ledger", b"RESET ALL; DISCARD TEMP")
+        common = asdict(origin)
+        entries = [common | asdict(run) | {"event": f"script {verb}"} for run in runs]
+        entries.append(common | columns | {"event": f"release {verb}"})
+        self._execute("the ledger", RESET_SESSION)
         self._execute("the ledger", "SELECT countersign.append(%s)", [json.dumps(entries)])
 
-    def _run(self, name: str, part: Part) -> int:
-        texts = part.texts()
+    def _run(self, name: str, texts: Sequence[str], part: Part | None = None) -> int:
         if not texts:
             return 0
+        oid, place = self._function
         try:
-            rows, transaction_id = self._connection.execute(CALL_SCRIPT, [texts]).fetchall()[0]
+            found = self._cursor.execute(CALL_FUNCTION, [texts, oid, place]).fetchall()
         except psycopg.Error as error:
             raise self._failure(name, error, part) from None
         status = self._connection.info.transaction_status
-        if transaction_id != self._id or status != TransactionStatus.INTRANS:
-            raise ScriptFailedError(f"{name}: it left the release's transaction")
-        return int(rows)
+        if not found or found[0][1] != self._id or status != TransactionStatus.INTRANS:
+            raise ScriptFailedError(f"{name}: the release's transaction was tampered with")
+        return int(found[0][0])
 
     def _execute(
         self, what: str, query: bytes | str, parameters: Sequence[object] | None = None
     ) -> None:
         try:
-            self._connection.execute(query, parameters)
+            self._cursor.execute(query, parameters)
         except psycopg.Error as error:
             raise self._failure(what, error) from None
 

@@ -207,7 +207,10 @@ def _stage(site: Site, head: Head, content: ContentReader, report: Report) -> No
     manifest = site.manifest
     if site.folder and manifest.application:
         report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
-        site.folder.stage(manifest.application, manifest.version, content)
+        try:
+            site.folder.stage(manifest.application, manifest.version, content)
+        except OSError as error:  # a full disk, for one
+            raise ApplicationError(f"it cannot be staged: {error}") from None
     site.state.begin(head)
 
 

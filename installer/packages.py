@@ -6,37 +6,62 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from installer.bundle import Bundle, dearmour, read_bundle
+from installer import deb
+from installer.bundle import Bundle, Head, dearmour, read_bundle, read_carried
 from installer.errors import MalformedError
+from installer.rpm_payload import RPM_MAGIC, bundle_in
 from installer.tools import run, words
 
 RPM = Path("/usr/bin/rpm")
-RPM_MAGIC = b"\xed\xab\xee\xdb"
+DPKG_QUERY = Path("/usr/bin/dpkg-query")
+ABSENT = frozenset({"not-installed", "config-files"})
+"""The states of dpkg (dpkg-query(1)) in which a package has no files."""
+
 TIMEOUT = 60
 
 
 @contextmanager
 def open_release(file: Path) -> Iterator[Bundle]:
-    """The bundle in an RPM, or in a file that is a bundle; it is open within the `with` block.
+    """The bundle in an RPM, in a .deb, or in a file that is a bundle.
+
+    It is open within the `with` block.
 
     Raises:
-        MalformedError: it is neither.
+        MalformedError: it is none of these.
     """
     try:
-        with file.open("rb") as stream:
-            is_rpm = stream.read(len(RPM_MAGIC)) == RPM_MAGIC
-            stream.seek(0)
-            yield read_bundle(BytesIO(_body_of_pre(file)) if is_rpm else stream)
+        stream = file.open("rb")
     except OSError as error:
         raise MalformedError(f"{file}: {error.strerror}") from None
+    with stream:
+        start = stream.read(max(len(RPM_MAGIC), len(deb.MAGIC)))
+        stream.seek(0)
+        if start == deb.MAGIC:
+            yield deb.bundle_in(stream)
+        elif start.startswith(RPM_MAGIC):
+            carried = read_carried(BytesIO(_body_of_pre(file)))
+            yield bundle_in(stream, carried) if isinstance(carried, Head) else carried
+        else:
+            yield read_bundle(stream)
 
 
 def installed_version(product: str) -> str | None:
     """The version of the product's package that is installed, as its package manager says."""
-    if not RPM.exists():
-        return None
+    return _version_in_rpm(product) or _version_in_dpkg(product)
+
+
+def _version_in_rpm(product: str) -> str | None:
     done = _rpm("-q", "--qf", "%{VERSION}\n", product)
     return done.stdout.decode().split("\n", 1)[0] if done.returncode == 0 else None
+
+
+def _version_in_dpkg(product: str) -> str | None:
+    form = "${db:Status-Status} ${Version}\n"
+    done = run([DPKG_QUERY, "--show", "--showformat", form, product], timeout=TIMEOUT)
+    state, _, version = done.stdout.decode().split("\n", 1)[0].partition(" ")
+    if done.returncode or state in ABSENT:
+        return None
+    return version.rpartition("-")[0] or version  # without the revision of the package
 
 
 def _body_of_pre(file: Path) -> bytes:

@@ -23,6 +23,7 @@ class Report:
         self._product = "countersign"
         self._release = ""
         self._stream: TextIO | None = _progress_stream()
+        self._open: TextIO | None = None
 
     def be_quiet(self) -> None:
         """Tell the person nothing but warnings; a program reads the output."""
@@ -71,11 +72,18 @@ class Report:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         lines = "".join(f"{stamp} [{os.getpid()}] {line}\n" for line in text.splitlines())
         try:
-            self._logs.mkdir(parents=True, exist_ok=True)
-            with (self._logs / f"{self._product}.log").open("a", encoding="utf-8") as log:
-                log.write(lines)
+            log = self._open_log()
+            log.write(lines)
+            log.flush()
         except OSError as error:
             sys.stderr.write(f"warning: no log is kept: {error}\n")
+
+    def _open_log(self) -> TextIO:
+        name = f"{self._product}.log"
+        if self._open is None or Path(self._open.name).name != name:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            self._open = (self._logs / name).open("a", encoding="utf-8")
+        return self._open
 
 
 def _progress_stream() -> TextIO:

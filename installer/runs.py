@@ -16,16 +16,16 @@ MAX_PART_SIZE = 64 * 1024
 """Bytes of SQL that go to the server in one call; a longer run goes alone."""
 
 RUN_SCRIPT = """
-CREATE FUNCTION pg_temp.run_script(runs text[]) RETURNS bigint
+CREATE FUNCTION countersign.run_script(runs text[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER AS $run_script$
 DECLARE
     total bigint := 0;
     processed bigint;
 BEGIN
-    FOR i IN 1 .. cardinality(runs) LOOP
-        EXECUTE '/*run ' || i || '*/' || runs[i];
+    FOR i IN 1 .. pg_catalog.cardinality(runs) LOOP
+        EXECUTE pg_catalog.format('/*run %s*/%s', i, runs[i]);
         GET DIAGNOSTICS processed = ROW_COUNT;
-        total := total + processed;
+        total := total OPERATOR(pg_catalog.+) processed;
     END LOOP;
     RETURN total;
 END $run_script$

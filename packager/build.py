@@ -5,7 +5,7 @@ end: a failed build leaves no package behind.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +38,17 @@ class NotSignedError(SigningError):
 
 
 def build(release: Release, output: Path, kind: str = "rpm") -> tuple[Path, tuple[Signer, ...]]:
-    """Build the package of `release` with the signatures in its work folder; also says whose.
+    """Build one package of `release`; see `build_packages`."""
+    (package,), signers = build_packages(release, output, (kind,))
+    return package, signers
+
+
+def build_packages(
+    release: Release, output: Path, kinds: Sequence[str]
+) -> tuple[tuple[Path, ...], tuple[Signer, ...]]:
+    """Build packages of `release` with the signatures in its work folder; also says whose.
+
+    `kinds` are names in `FORMATS`. There are all packages, with the same bundle, or none.
 
     Raises:
         OutputError: it cannot be written, is too large, or does not read back as it was meant.
@@ -48,13 +58,14 @@ def build(release: Release, output: Path, kind: str = "rpm") -> tuple[Path, tupl
     signatures = collect_signatures(work_folder(output, release.manifest), release.raw)
     head = Head(release.raw, {s.fingerprint: signatures[s] for s in signatures})
     order = _order(release, head, signatures)
-    destination = output / FORMATS[kind].file_name(release.manifest)
     write_work(release, output)
     with _temporary_folder(output) as folder:
-        package = FORMATS[kind].write(order, folder)
-        _require_as_meant(package, order, head)
-        _replace(package, destination)
-    return destination, order.signers
+        made = [FORMATS[kind].write(order, folder) for kind in kinds]
+        for package in made:
+            _require_as_meant(package, order, head)
+        for package in made:
+            _replace(package, output / package.name)
+    return tuple(output / package.name for package in made), order.signers
 
 
 def work_folder(output: Path, manifest: Manifest) -> Path:
@@ -113,6 +124,7 @@ def _order(release: Release, head: Head, signatures: Mapping[Signer, bytes]) -> 
     files = {signature_file(signer): signature for signer, signature in signatures.items()}
     return Order(
         manifest=release.manifest,
+        head=head.serialise(),
         bundle=bundle,
         payload={MANIFEST: release.raw, BUNDLE: bundle, **files},
         signers=tuple(sorted(signatures)),

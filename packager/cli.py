@@ -19,9 +19,16 @@ from installer.manifest import Patch, Script, parse_manifest
 from installer.policy import parse_policy
 from installer.signatures import require_binary_keyring, verify_release
 from packager import __version__, show
-from packager.build import NotSignedError, collect_signatures, sign_work, work_folder, write_work
-from packager.build import build as build_package
+from packager.build import (
+    NotSignedError,
+    build_packages,
+    collect_signatures,
+    sign_work,
+    work_folder,
+    write_work,
+)
 from packager.errors import PackagerError
+from packager.formats import FORMATS
 from packager.init import detect_vcs, initialise
 from packager.package_reader import read_package
 from packager.project import load_project
@@ -61,6 +68,9 @@ OUTPUT = click.option(
     show_default=True,
     help="The folder for manifests, signatures and packages.",
 )
+ALL = "all"
+"""What `--format` takes for a package of every kind."""
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 PACKAGE = click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
 
@@ -151,21 +161,32 @@ def sign(file: Path, output: Path, key: str | None) -> None:
     click.echo(f"wrote {signature}")
 
 
-@commands.command(epilog=_example("countersign build --output /srv/packages"))
+@commands.command(epilog=_example("countersign build --format all --output /srv/packages"))
 @PROJECT
 @OUTPUT
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice([*FORMATS, ALL]),
+    default="rpm",
+    show_default=True,
+    help="What kind of package; all of them carry the same bundle.",
+)
 @JSON
-def build(file: Path, output: Path, *, as_json: bool) -> None:
+def build(file: Path, output: Path, kind: str, *, as_json: bool) -> None:
     """Build the package, with every signature that is beside the manifest, and read it back."""
     release = _assemble(file)
-    package, signers = build_package(release, output)
+    kinds = tuple(FORMATS) if kind == ALL else (kind,)
+    packages, signers = build_packages(release, output, kinds)
     if as_json:
+        paths = [str(package) for package in packages]
         signed = [asdict(signer) for signer in signers]
         digest = release.manifest.digest
-        _document({"package": str(package), "digest": digest, "signers": signed})
+        _document({"package": paths[0], "packages": paths, "digest": digest, "signers": signed})
         return
     _sections([show.signed_by(signers)])
-    click.echo(f"wrote {package}")
+    for package in packages:
+        click.echo(f"wrote {package}")
 
 
 @commands.command(

@@ -27,6 +27,15 @@ SOURCE = TEMPLATES.parent
 LOCK = SOURCE / "installer/requirements.lock"
 SAMPLES = TEMPLATES / "installer"
 LAUNCHER = "countersign-install"
+PLACES = {
+    "completion.bash": f"usr/share/bash-completion/completions/{LAUNCHER}",
+    "logrotate": "etc/logrotate.d/countersign-installer",
+}
+"""Where a host's own tools look for what is in SAMPLES."""
+
+MAN_PAGES = ("countersign-install.8", "countersign-host.toml.5", "countersign-policy.toml.5")
+"""The host side's; `docs/man` has the build side's too."""
+
 PIP_SETTINGS = re.compile(r"PIP_\w+|https?_proxy|no_proxy|SSL_CERT_\w+", re.IGNORECASE)
 """Variables that say where pip finds packages; the hashes say which ones."""
 
@@ -56,12 +65,13 @@ def stage(root: Path) -> None:
     """Lay out what the package installs below `root`.
 
     Raises:
-        ToolError: pip is missing, failed, or installed something that is not pure Python.
+        ToolError: pip or gzip is missing, failed, or installed something that is not pure Python.
     """
     vendor(root / "usr/libexec/countersign")
     copy_installer(root / "usr/libexec/countersign/installer")
     (root / "usr/bin").mkdir()
     shutil.copy(SAMPLES / LAUNCHER, root / "usr/bin" / LAUNCHER)
+    copy_to_places(root)
     (root / "usr/share/countersign/releases").mkdir(parents=True)
     for folder in ("etc", "var/lib", "var/log"):
         (root / folder / "countersign").mkdir(parents=True)
@@ -98,6 +108,23 @@ def copy_installer(target: Path) -> None:
     shutil.copytree(
         SOURCE / "installer", target, ignore=shutil.ignore_patterns("__pycache__", LOCK.name)
     )
+
+
+def copy_to_places(root: Path) -> None:
+    """Copy man pages, completion and log rotation to where a host's own tools look for them.
+
+    Raises:
+        ToolError: gzip is missing or failed.
+    """
+    for name, place in PLACES.items():
+        (root / place).parent.mkdir(parents=True)
+        shutil.copy(SAMPLES / name, root / place)
+    for page in MAN_PAGES:
+        folder = root / f"usr/share/man/man{page[-1]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SOURCE / "docs/man" / page, folder)
+        # Not with Python's zlib, whose bytes differ from one machine to another.
+        run(["gzip", "-9", "--no-name", folder / page])
 
 
 def set_modes(root: Path) -> None:

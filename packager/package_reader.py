@@ -10,9 +10,12 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from installer.bundle import Bundle, dearmour, read_bundle
+from installer.bundle import Bundle, Head, dearmour, read_bundle, read_carried
+from installer.deb import MAGIC as DEB_MAGIC
 from installer.errors import MalformedError
+from installer.rpm_payload import bundle_in
 from installer.tree import Digest, digest_of
+from packager.deb_reader import read_deb
 from packager.errors import ToolError
 from packager.formats.interface import BUNDLE, RELEASES
 from packager.tools import run
@@ -62,7 +65,17 @@ def read_package(path: Path) -> tuple[PackageInfo, Bundle]:
             raw = start + file.read()
     except OSError as error:
         raise MalformedError(f"{path}: {error.strerror}") from None
+    if raw.startswith(DEB_MAGIC):
+        return _read_deb(path, raw)
     return PackageInfo("bundle", path.name, {}), read_bundle(BytesIO(raw))
+
+
+def _read_deb(path: Path, raw: bytes) -> tuple[PackageInfo, Bundle]:
+    try:
+        name, payload, bundle = read_deb(BytesIO(raw))
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error}") from None
+    return PackageInfo("deb", name, payload), bundle
 
 
 def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
@@ -76,8 +89,13 @@ def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
         name = rpm.query("%{NEVRA}").decode()
     digests = (line.split("\t") for line in lines)
     payload = {name: Digest(digest) for name, digest in digests if digest}
-    _require_own_files(path, payload, body.getvalue())
-    return PackageInfo("rpm", name, payload), read_bundle(body)
+    info = PackageInfo("rpm", name, payload)
+    _require_own_files(path, payload)
+    carried = read_carried(body)
+    if isinstance(carried, Head):
+        return info, bundle_in(BytesIO(path.read_bytes()), carried)
+    _require_same_bundle(path, payload, digest_of(body.getvalue()))
+    return info, carried
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +133,13 @@ class _Rpm:
             raise MalformedError(f"{self.path}: {error.detail}") from None
 
 
-def _require_own_files(path: Path, payload: Mapping[str, Digest], raw: bytes) -> None:
-    for name, digest in payload.items():
+def _require_own_files(path: Path, payload: Mapping[str, Digest]) -> None:
+    for name in payload:
         if not name.startswith(f"{RELEASES}/"):
             raise MalformedError(f"{path}: installs {name}, which is no part of a release")
-        if name.endswith(f"/{BUNDLE}") and digest != digest_of(raw):
+
+
+def _require_same_bundle(path: Path, payload: Mapping[str, Digest], bundle: Digest) -> None:
+    for name, digest in payload.items():
+        if name.endswith(f"/{BUNDLE}") and digest != bundle:
             raise MalformedError(f"{path}: {name} is another bundle than the one %pre carries")

@@ -121,7 +121,7 @@ def require_good(signature: bytes, data: bytes, signer: Signer, now: int, what: 
         primary = _verify(signature, data, export_keys((signer,)), now).primary
     except SignatureError as error:
         detail = "If the tags have moved, or other bytes were signed: remove it, and sign again."
-        raise SigningError(f"{what}: it {error}", detail=detail) from None
+        raise SigningError(f"{what}: {error}", detail=detail) from None
     if primary != signer.fingerprint:
         raise SigningError(f"{what}: made by {primary}, not by {signer.title}")
 
@@ -169,7 +169,7 @@ def _key_of(signature: bytes, data: bytes, now: int, file: Path) -> str:
     except UnknownKeyError as error:
         return error.fingerprint
     except SignatureError as error:
-        raise SigningError(f"{file}: hosts would refuse it: it {error}") from None
+        raise SigningError(f"{file}: hosts would refuse it: {error}") from None
 
 
 def _verify(signature: bytes, data: bytes, keys: bytes, now: int) -> Signature:

@@ -1,7 +1,8 @@
 """Renders the templates in `spec_templates/`; the only module that imports jinja2.
 
 A value that a template names and the caller did not pass is an error. Nothing is escaped unless a
-template says so, with the filter for the language it writes: `shell`, `spec`, `spec_text`, `toml`.
+template says so, with the filter for the language it writes: `shell`, `spec`, `spec_text`,
+`control`, `control_text`, `toml`.
 """
 
 import json
@@ -16,7 +17,7 @@ from packager.errors import OutputError
 
 FOLDER = Path(__file__).parent.parent / "spec_templates"
 SPEC_WIDTH = 79
-"""Characters in a line of %description; rpmlint calls a longer one an error."""
+"""Characters in a line of a package's description; rpmlint calls a longer one an error."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -37,10 +38,8 @@ def spec(value: str) -> str:
     Raises:
         OutputError: `value` holds a line break or another control character.
     """
-    if _CONTROL.search(value):
-        raise OutputError(f"{value!r} is not one line of text, as a field of a package must be")
     # A backslash at the end would join the next line of the spec file to this one.
-    return value.replace("%", "%%") + (" " if value.endswith("\\") else "")
+    return _one_line(value).replace("%", "%%") + (" " if value.endswith("\\") else "")
 
 
 def spec_text(value: str) -> str:
@@ -53,13 +52,45 @@ def spec_text(value: str) -> str:
     Raises:
         OutputError: `value` holds a control character other than a line break or a tab.
     """
-    lines = (line.expandtabs(4).rstrip() for line in value.strip("\n").split("\n"))
-    return "\n".join(spec(_as_text(wrapped)) for line in lines for wrapped in _wrap(line))
+    return "\n".join(spec(_as_text(line)) for line in _wrapped(value))
+
+
+def control(value: str) -> str:
+    """`value` for a field of a Debian control file: one line (Debian Policy 5.1).
+
+    Raises:
+        OutputError: `value` holds a line break or another control character.
+    """
+    return _one_line(value).strip()
+
+
+def control_text(value: str) -> str:
+    """`value` for an extended description (Debian Policy 5.6.13): each line begins with a space.
+
+    Long lines are wrapped, an empty one becomes a dot, and one that begins with a dot is shown as
+    it is.
+
+    Raises:
+        OutputError: `value` holds a control character other than a line break or a tab.
+    """
+    lines = (f" {line}" if line.startswith(".") else line or "." for line in _wrapped(value))
+    return "\n".join(f" {_one_line(line)}" for line in lines)
 
 
 def toml(value: str | int | list[str]) -> str:
     """`value` in TOML, of which this much of JSON is a part (toml.io, v1.0.0)."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _one_line(value: str) -> str:
+    if _CONTROL.search(value):
+        raise OutputError(f"{value!r} is not one line of text, as a field of a package must be")
+    return value
+
+
+def _wrapped(value: str) -> list[str]:
+    lines = (line.expandtabs(4).rstrip() for line in value.strip("\n").split("\n"))
+    return [wrapped for line in lines for wrapped in _wrap(line)]
 
 
 def _wrap(line: str) -> list[str]:
@@ -86,5 +117,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(shell=shlex.quote, spec=spec, spec_text=spec_text, toml=toml)
+    environment.filters.update(
+        shell=shlex.quote,
+        spec=spec,
+        spec_text=spec_text,
+        control=control,
+        control_text=control_text,
+        toml=toml,
+    )
     return environment

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 from installer.bundle import Head
-from packager.build import _order
-from packager.bundle_writer import write_bundle
+from packager.build import _order, build
 from packager.formats import FORMATS
+from packager.formats.rpm import Rpm
 from packager.project import load_project
 from packager.release import assemble
 from tests.keys import Keyring
@@ -87,6 +88,16 @@ class Developers:
         built = self.countersign("build", "--release", release, "--output", output, "--json")
         return Path(json.loads(built.stdout)["package"])
 
+    def large_package(self, release: "Draft", max_in_header: int = 0) -> Path:
+        """The release's RPM with its content in the payload, as of a release that is large."""
+        package = self.package(release)
+        project = load_project(self.folder / f"{release.name}.toml")
+        home = {"GNUPGHOME": str(self.keys.home)}
+        large = {"rpm": Rpm(max_in_header=max_in_header)}
+        with patch.dict(os.environ, home), patch.dict(FORMATS, large):
+            built, _ = build(assemble(project), package.parent)
+        return built
+
     def _write(self, release: "Draft") -> Path:
         """The release as a folder of files and a release.toml."""
         tree = self.folder / release.name
@@ -105,8 +116,7 @@ def _unsigned(release: Path, output: Path) -> Path:
     """A package that no signature is in; the command refuses to build one."""
     made = assemble(load_project(release))
     head = Head(made.raw, {})
-    bundle = write_bundle(head, made.compressed)
-    order = replace(_order(made, head, {}), bundle=bundle, package_key=None)
+    order = replace(_order(made, head, {}), package_key=None)
     return FORMATS["rpm"].write(order, output)
 
 

@@ -82,6 +82,16 @@ class Site:
         self.host.copy_in(package, f"/srv/{package.name}")
         return f"/srv/{package.name}"
 
+    @contextmanager
+    def repository(self, *packages: Path) -> Iterator[None]:
+        """A dnf repository of `packages` on the host's own loopback."""
+        for package in packages:
+            self.host.copy_in(package, f"/srv/repository/{package.name}")
+        self.host.run(["createrepo_c", "--quiet", "/srv/repository"], check=True)
+        with self.host.http_server("/srv/repository") as address:
+            self.host.add_dnf_repository(PRODUCT, address, gpgcheck=False)
+            yield
+
     def rpm(self, *arguments: str | Path) -> CompletedProcess[str]:
         """Run rpm; a package of the machine among the arguments is brought onto the host."""
         brought = [self.carry(a) if isinstance(a, Path) else a for a in arguments]

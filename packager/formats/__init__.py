@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
+from packager.formats.deb import Deb
 from packager.formats.interface import Format
 from packager.formats.rpm import Rpm
 
-FORMATS: Mapping[str, Format] = {"rpm": Rpm()}
+FORMATS: Mapping[str, Format] = {"rpm": Rpm(), "deb": Deb()}

@@ -21,9 +21,14 @@ BUNDLE = "bundle"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a package is made of. `payload` has the files for review, by name."""
+    """What a package is made of.
+
+    `head` is the beginning of `bundle`, up to its content; `payload` has the files for review, by
+    name, among them the bundle.
+    """
 
     manifest: Manifest
+    head: bytes
     bundle: bytes
     payload: Mapping[str, bytes]
     signers: tuple[Signer, ...]
@@ -48,5 +53,6 @@ class Format(Protocol):
 
         Raises:
             OutputError: this kind of package cannot carry a bundle of this size.
+            SigningError: a package key is not there, or makes no good signature.
             ToolError: a tool is missing or failed.
         """

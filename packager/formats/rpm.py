@@ -1,10 +1,10 @@
 """Releases as RPMs.
 
-The body of %pre is the bundle itself, so that rpm hands the installer a file that is the release.
-The payload holds the same bundle, its manifest and the signatures, for review. Nothing of the
-builder's own rpm configuration takes part, and times are those of the released revision: the same
-bundle gives the same package. Only the package signature, which is not part of the release, is
-made with the builder's keyring.
+The body of %pre is the bundle itself, so that rpm hands the installer a file that is the release;
+a large one has only its head there (`installer.rpm_payload`). The payload holds the same bundle,
+its manifest and the signatures, for review. Nothing of the builder's own rpm configuration takes
+part, and times are those of the released revision: the same bundle gives the same package. Only the
+package signature, which is not part of the release, is made with the builder's keyring.
 """
 
 import shutil
@@ -15,14 +15,15 @@ from tempfile import TemporaryDirectory
 
 from installer.manifest import Manifest
 from packager.bundle_writer import armour
-from packager.errors import OutputError, ToolError
+from packager.errors import ToolError
 from packager.formats.interface import Order
 from packager.templates import render
 from packager.tools import PATH, run
 
-MAX_CONTENT_SIZE = 48 * 1024 * 1024
-"""Compressed content that %pre carries, in bytes: rpmbuild refuses headers of about 256 MB, and
-rpm reads all of one into memory several times over."""
+MAX_IN_HEADER = 48 * 1024 * 1024
+"""Compressed content that %pre carries, in bytes; a larger release has only its head there, and is
+read out of the payload. rpmbuild refuses headers of about 256 MB, rpm holds one in memory several
+times over, and it stays in rpm's database."""
 
 MIN_INSTALLER = "0.1.0"
 """The first countersign-installer that knows this manifest format and these arguments."""
@@ -33,7 +34,9 @@ OLDEST_CHANGELOG = datetime(1998, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Rpm:
-    """One noarch RPM for each release."""
+    """One noarch RPM for each release; `max_in_header` is the limit for content in %pre."""
+
+    max_in_header: int = MAX_IN_HEADER
 
     def file_name(self, manifest: Manifest) -> str:
         """What the package of this release is called."""
@@ -43,17 +46,11 @@ class Rpm:
         """Build the RPM in the folder `into`, signed by rpmsign where the order has a key.
 
         Raises:
-            OutputError: the content is larger than %pre should carry.
             ToolError: rpmbuild, rpmsign or rpmkeys is missing or failed.
         """
-        size = order.manifest.content.size
-        if size > MAX_CONTENT_SIZE:
-            raise OutputError(
-                f"the release has {size} bytes of compressed content; "
-                f"an RPM carries at most {MAX_CONTENT_SIZE}: split the release"
-            )
+        large = order.manifest.content.size > self.max_in_header
         with TemporaryDirectory(prefix="countersign-rpm-") as folder:
-            stage(order, Path(folder))
+            stage(order, Path(folder), large=large)
             package = rpmbuild(Path(folder), order.manifest.source.committed)
             if order.package_key:
                 sign_package(package, order.package_key, Path(folder))
@@ -65,22 +62,27 @@ def nevra(manifest: Manifest) -> str:
     return f"{manifest.product}-{manifest.version}-1.noarch"
 
 
-def stage(order: Order, folder: Path) -> None:
-    """Lay out what rpmbuild packs: the spec, the body of %pre, the payload."""
+def stage(order: Order, folder: Path, *, large: bool) -> None:
+    """Lay out what rpmbuild packs: the spec, the body of %pre, the payload.
+
+    The payload of a `large` release is what an installer reads while %pre runs: it is not
+    compressed, so that nothing is decompressed before it is verified.
+    """
     payload = folder / "payload" / order.folder.lstrip("/")
     payload.mkdir(parents=True)
     for name, content in order.payload.items():
         (payload / name).write_bytes(content)
         (payload / name).chmod(0o644)
-    (folder / "bundle.base64").write_bytes(armour(order.bundle))
-    (folder / "package.spec").write_text(spec(order), encoding="utf-8")
+    (folder / "bundle.base64").write_bytes(armour(order.head if large else order.bundle))
+    (folder / "package.spec").write_text(spec(order, large=large), encoding="utf-8")
 
 
-def spec(order: Order) -> str:
+def spec(order: Order, *, large: bool) -> str:
     """The spec file of a release."""
     committed = datetime.fromtimestamp(order.manifest.source.committed, UTC)
     return render(
         "release.spec.j2",
+        payload_compression="w.ufdio" if large else "w0.xzdio",
         manifest=order.manifest,
         nevra=nevra(order.manifest),
         folder=order.folder,

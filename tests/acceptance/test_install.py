@@ -1,27 +1,13 @@
 """What a sysadmin does: install and upgrade with the real rpm and dnf."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.hosts import Host
 from tests.sites import Site
 
 pytestmark = pytest.mark.acceptance
-
-
-@contextmanager
-def repository(host: Host, *packages: Path) -> Iterator[None]:
-    """A dnf repository of `packages` on the host's own loopback."""
-    for package in packages:
-        host.copy_in(package, f"/srv/repository/{package.name}")
-    host.run(["createrepo_c", "--quiet", "/srv/repository"], check=True)
-    with host.http_server("/srv/repository") as address:
-        host.add_dnf_repository("crm", address, gpgcheck=False)
-        yield
 
 
 def test_rpm_installs_and_upgrades_database_and_application_together(
@@ -48,11 +34,11 @@ def test_rpm_installs_and_upgrades_database_and_application_together(
 
 
 def test_dnf_installs_and_upgrades_from_a_repository(site: Site, first: Path, second: Path) -> None:
-    with repository(site.host, first):
+    with site.repository(first):
         installed = site.host.run(["dnf", "-y", "install", "crm"])
         assert installed.returncode == 0, installed.stdout + installed.stderr
         assert site.current() == "releases/1.0"
-    with repository(site.host, first, second):
+    with site.repository(first, second):
         upgraded = site.host.run(["dnf", "-y", "upgrade", "crm"])
         assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
 

@@ -156,21 +156,56 @@ def test_what_a_script_must_not_do_is_refused_by_the_server_and_nothing_stays(
     assert connection.state("crm").applied == {}
 
 
-def test_a_script_cannot_replace_the_function_that_runs_the_next_one(
-    cluster: Cluster, database: str, connection: Database
-) -> None:
-    trap = script(
-        "sql/1.sql",
-        "CREATE OR REPLACE FUNCTION pg_temp.run_script(runs text[]) RETURNS bigint "
-        "LANGUAGE plpgsql AS $$ BEGIN EXECUTE runs[1]; RETURN 0; END $$;\n",
-        "CREATE TABLE a ();\n",
-    )
-    escape = script("sql/2.sql", "DELETE FROM countersign.ledger;\n")
+FUNCTION = "countersign.run_script(text[])"
 
-    with pytest.raises(ScriptFailedError, match="permission denied"):
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"ALTER FUNCTION {FUNCTION} SECURITY INVOKER",
+        f"ALTER FUNCTION {FUNCTION} SET role = countersign",
+        f"DROP FUNCTION {FUNCTION}",
+        "CREATE OR REPLACE FUNCTION countersign.run_script(runs text[]) LANGUAGE sql RETURN 0",
+        "DROP OWNED BY crm_owner",
+        "REASSIGN OWNED BY crm_owner TO countersign",
+    ],
+)
+def test_a_script_cannot_change_the_function_that_runs_the_next_one(
+    cluster: Cluster, database: str, connection: Database, change: str
+) -> None:
+    trap = script("sql/1.sql", f"{change};\n")
+    escape = script("sql/2.sql", "CREATE TABLE countersign.made ();\n")
+
+    with pytest.raises(ScriptFailedError):
         apply(connection, trap, escape)
 
     assert tables(cluster, database) == ""
+    assert connection.state("crm").applied == {}
+
+
+def test_a_function_that_was_changed_all_the_same_is_not_called_again(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    with (  # noqa: PT012
+        pytest.raises(ScriptFailedError, match="transaction was tampered with"),
+        connection.transaction() as transaction,
+    ):
+        transaction.run(*script("sql/1.sql", "CREATE TABLE a ();\n"))
+        connection._connection.execute(f"ALTER FUNCTION {FUNCTION} SECURITY INVOKER")
+        transaction.run(*script("sql/2.sql", "CREATE TABLE b ();\n"))
+
+    assert tables(cluster, database) == ""
+
+
+def test_nothing_of_the_installer_s_own_is_left_in_the_database(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    apply(connection, script("sql/1.sql", "CREATE TABLE a ();\n"))
+
+    name = database_name(database)
+    assert cluster.psql("SELECT to_regprocedure('countersign.run_script(text[])')", name) == ""
+    grants = "SELECT nspacl FROM pg_namespace WHERE nspname = 'countersign'"
+    assert "crm_owner" not in cluster.psql(grants, name)
 
 
 def test_a_deferred_trigger_runs_as_the_owner_role_too(

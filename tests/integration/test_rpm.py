@@ -2,15 +2,19 @@ import os
 import struct
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from installer.bundle import Bundle, Head
 from installer.errors import MalformedError
 from packager.build import build, sign_work
-from packager.errors import OutputError
-from packager.formats import rpm
+from packager.formats import FORMATS
+from packager.formats.interface import Format
+from packager.formats.rpm import Rpm
 from packager.package_reader import read_package
 from packager.project import load_project
 from packager.release import Release, assemble
@@ -22,6 +26,10 @@ pytestmark = pytest.mark.integration
 
 LINT = Path(__file__).parents[2] / "spec_templates/rpmlint.toml"
 FOLDER = "/usr/share/countersign/releases/crm-1.1.0"
+
+
+def contents(bundle: Bundle) -> tuple[Head, bytes]:
+    return bundle.head, b"".join(bundle.compressed.pieces())
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +131,8 @@ def test_the_payload_is_the_release_for_review(
     assert (folder / "manifest.json").read_bytes() == release.raw
     said("gpg", "--verify", folder / name, folder / "manifest.json")
     info, bundle = read_package(folder / "bundle")
-    assert (info.format, bundle) == ("bundle", read_package(package)[1])
+    assert info.format == "bundle"
+    assert contents(bundle) == contents(read_package(package)[1])
 
 
 def test_rpm_hands_the_bundle_to_the_installer(product: Product, output: Path) -> None:
@@ -194,7 +203,7 @@ def test_rpmlint_finds_no_error_in_a_release_with_long_names(
 def test_a_package_key_signs_the_package(
     product: Product, output: Path, tmp_path: Path, keys: Keyring
 ) -> None:
-    unsigned = read_package(built(product, output))
+    info, unsigned = read_package(built(product, output))
     key = choose_key("packages").fingerprint
     product.describe(f'{RELEASE}\n[signing]\npackage_key = "{key.lower()}"\n')
     package, _ = build(assemble(load_project(product.release)), output)
@@ -204,7 +213,8 @@ def test_a_package_key_signs_the_package(
     said("rpmkeys", *database, "--import", public)
 
     assert "digests signatures OK" in said("rpmkeys", *database, "--checksig", package)
-    assert read_package(package) == unsigned
+    found = read_package(package)
+    assert (found[0], contents(found[1])) == (info, contents(unsigned))
 
 
 @pytest.mark.parametrize(
@@ -242,21 +252,29 @@ def test_a_description_is_text_and_nothing_else(product: Product, output: Path) 
     assert query(package, r"[%{PREINPROG}\n]")[0] == "/usr/bin/countersign-install"
 
 
-def test_a_release_that_is_too_large_for_an_rpm_says_so(
+def test_a_large_release_has_its_head_in_pre_and_its_content_in_the_payload(
     product: Product, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = signed(product, output)
-    monkeypatch.setattr(rpm, "MAX_CONTENT_SIZE", release.manifest.content.size - 1)
+    monkeypatch.setitem(
+        cast("dict[str, Format]", FORMATS),
+        "rpm",
+        Rpm(max_in_header=release.manifest.content.size - 1),
+    )
 
-    with pytest.raises(OutputError, match="at most"):
-        build(release, output)
+    package, signers = build(release, output)
+    again, _ = build(release, output)
 
-    assert list(output.glob("*.rpm")) == []
+    head = Head(release.raw, read_package(package)[1].head.signatures)
+    body = "".join(query(package, "%{PREIN}"))
+    assert b64decode(body) == head.serialise()
+    assert list(head.signatures) == [signer.fingerprint for signer in signers]
+    assert again.read_bytes() == package.read_bytes()
 
 
 def test_a_flipped_byte_is_found_or_changes_nothing(product: Product, output: Path) -> None:
     package = built(product, output)
-    whole, meant = package.read_bytes(), read_package(package)
+    whole, (info, meant) = package.read_bytes(), read_package(package)
     entries, size = struct.unpack(">II", whole[104:112])
     end = 112 + 16 * entries + size  # of the signature header, most of which is reserved space
     for position in (0, 96, 107, 111, 200, 4000, *range(end + 8, len(whole), 997), len(whole) - 1):
@@ -264,7 +282,8 @@ def test_a_flipped_byte_is_found_or_changes_nothing(product: Product, output: Pa
         flipped[position] ^= 1
         package.write_bytes(flipped)
         try:
-            assert read_package(package) == meant
+            found = read_package(package)
+            assert (found[0], contents(found[1])) == (info, contents(meant))
             assert position < end
         except MalformedError:
             pass

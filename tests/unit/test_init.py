@@ -54,7 +54,7 @@ def make(folder: Path, *arguments: str) -> list[str]:
 
 def test_make_alone_lists_the_targets(tmp_path: Path) -> None:
     initialise(tmp_path, "crm", "git")
-    assert [line.split()[1] for line in make(tmp_path)] == ["help:", "check:", "rpm:"]
+    assert [line.split()[1] for line in make(tmp_path)] == ["help:", "check:", "rpm:", "deb:"]
 
 
 def test_make_rpm_checks_and_signs_before_it_builds(tmp_path: Path) -> None:
@@ -67,6 +67,12 @@ def test_make_rpm_checks_and_signs_before_it_builds(tmp_path: Path) -> None:
     assert commands[2] == (
         'countersign sign --release "next.toml" --output "dist" --key "Ann <ann@example.org>"'
     )
+
+
+def test_make_deb_does_the_same_for_a_deb(tmp_path: Path) -> None:
+    initialise(tmp_path, "crm", "git")
+    rpm, deb = (make(tmp_path, "-n", target) for target in ("rpm", "deb"))
+    assert deb == [*rpm[:-1], f"{rpm[-1]} --format deb"]
 
 
 @pytest.mark.parametrize("there", ["release.toml", "Makefile"])
