@@ -27,8 +27,9 @@ def main() -> None:
         )
         environment = os.environ | {"GNUPGHOME": str(keys.home), "COUNTERSIGN_KEY": key}
         for step, *options in (["check"], ["sign"], ["build", *sys.argv[1:]]):
-            command = [Path(sys.executable).with_name("countersign"), step, "--release", release]
-            subprocess.run([*command, *options], env=environment, check=True)
+            program = str(Path(sys.executable).with_name("countersign"))
+            command = [program, step, "--release", str(release), *options]
+            subprocess.run(command, env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 
 The form of the package is the business of `installer.deb`, which hosts run. Here is what it may do
 to a host: run the one preinst that every release has, depend on the installer and on nothing else,
-and bring the files of a release.
+and bring the files of a release, the same as the bundle has.
 """
 
 import re
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from installer.bundle import Bundle, Section
+from installer.bundle import MANIFEST, Bundle, Head, Section
 from installer.deb import DATA, Part, ar_parts, bundle_in, control_parts, read_part, tar_parts
 from installer.errors import MalformedError
 from installer.manifest import PRODUCT, VERSION
-from installer.tree import Digest
+from installer.tree import Digest, digest_of
 from packager.formats.deb import REVISION, documents, preinst
 from packager.formats.interface import BUNDLE, RELEASES
 
@@ -45,17 +45,25 @@ def read_deb(deb: BinaryIO) -> tuple[str, Mapping[str, Digest], Bundle]:
     """
     parts = control_parts(deb)
     fields = _fields(read_part(deb, parts["control"]).decode("utf-8", "replace"))
-    product = fields["Package"]
-    name = f"{product}_{fields['Version']}_all"
-    script = parts["preinst"]
+    product, version = fields["Package"], fields["Version"]
+    name, script = f"{product}_{version}_all", parts["preinst"]
     if script.mode != SCRIPT_MODE or read_part(deb, script) != preinst(name).encode():
         raise MalformedError("its preinst is not the one of a release")
+    bundle = bundle_in(deb)
     payload = _payload(deb, product)
-    bundle = _digest(deb, parts[BUNDLE])
-    for path, digest in payload.items():
-        if path.endswith(f"/{BUNDLE}") and digest != bundle:
-            raise MalformedError(f"{path} is another bundle than the one beside preinst")
-    return name, payload, bundle_in(deb)
+    folder = f"{RELEASES}/{product}-{version.removesuffix(f'-{REVISION}')}"
+    meant = {f"{folder}/{BUNDLE}": _digest(deb, parts[BUNDLE]), **_copies(bundle.head, folder)}
+    for path in sorted(payload.keys() | meant.keys()):
+        if payload.get(path) != meant.get(path):
+            raise MalformedError(f"{path} is not what the bundle beside preinst has")
+    return name, payload, bundle
+
+
+def _copies(head: Head, folder: str) -> dict[str, Digest]:
+    """What a payload has for review."""
+    signatures = {f"{MANIFEST}.{key}.asc": data for key, data in head.signatures.items()}
+    files = {MANIFEST: head.manifest, **signatures}
+    return {f"{folder}/{name}": digest_of(data) for name, data in files.items()}
 
 
 def _fields(control: str) -> dict[str, str]:

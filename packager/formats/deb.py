@@ -24,7 +24,7 @@ from installer.deb import ORIGIN, ar_header, ar_parts, read_part
 from installer.manifest import Manifest
 from packager.errors import OutputError
 from packager.formats.interface import BUNDLE, Order
-from packager.signing import choose_key, sign
+from packager.signing import Signer, choose_key, sign
 from packager.templates import render
 from packager.tools import run
 
@@ -105,7 +105,7 @@ def contents(order: Order) -> dict[str, bytes]:
         manifest=manifest,
         version=version(manifest),
         signers=order.signers,
-        maintainer=maintainer(order),
+        maintainer=maintainer(order.signers),
         date=format_datetime(committed),
     )
     legal = render(
@@ -125,7 +125,7 @@ def control_files(order: Order, root: Path) -> dict[str, bytes]:
         "deb/control.j2",
         manifest=order.manifest,
         version=version(order.manifest),
-        maintainer=maintainer(order),
+        maintainer=maintainer(order.signers),
         installed_size=installed_size(root),
         installer_version=MIN_INSTALLER,
         description=order.description,
@@ -138,9 +138,9 @@ def control_files(order: Order, root: Path) -> dict[str, bytes]:
     }
 
 
-def maintainer(order: Order) -> str:
+def maintainer(signers: tuple[Signer, ...]) -> str:
     """The first signer, in the form that a Debian package names people in."""
-    user_id = order.signers[0].user_id if order.signers else "nobody"
+    user_id = signers[0].user_id if signers else "nobody"
     if MAINTAINER.fullmatch(user_id):
         return user_id
     found = re.search(r"[^<>\s@]+@[^<>\s@]+", user_id)
