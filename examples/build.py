@@ -1,7 +1,8 @@
 """Build the example product's newest release into `dist/`: `make rpm`, or deb, without a RELEASE.
 
 The repository and the developer's key are made for it, below `build/example/`, and the key is gone
-afterwards: it signs nothing but this.
+afterwards: it signs nothing but this. The signatures of earlier runs, which nobody can check any
+more, are removed.
 """
 
 import os
@@ -18,6 +19,7 @@ WORK = Path("build/example")
 
 def main() -> None:
     shutil.rmtree(WORK, ignore_errors=True)
+    shutil.rmtree(Path("dist") / f"crm-{RELEASES[-1]}", ignore_errors=True)
     create_repository(WORK / "crm")
     release = check_out(WORK / "crm", RELEASES[-1])
     with Keyring.create() as keys:

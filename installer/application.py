@@ -50,6 +50,7 @@ class ApplicationFolder:
         self.root = root
         self._releases = root / "releases"
         self._current = root / "current"
+        self._made: list[Path] = []
 
     def current_version(self) -> str | None:
         """The release that `current` leads to; None where the application is not installed.
@@ -123,6 +124,8 @@ class ApplicationFolder:
         for folder in (self._releases / f".{version}.staging", self.folder(version)):
             if folder.is_dir() and self.current_version() != folder.name:
                 shutil.rmtree(folder)
+        while self._made and not any(self._made[-1].iterdir()):
+            self._made.pop().rmdir()
 
     def prune(self, keep: int) -> None:
         """Remove all but the `keep` trees that were staged last, and never the current one."""
@@ -138,6 +141,7 @@ class ApplicationFolder:
             if not os.path.lexists(folder):
                 folder.mkdir(parents=True)
                 folder.chmod(0o755)
+                self._made.append(folder)
             status = folder.lstat()
             writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or writable:
@@ -155,8 +159,8 @@ class ApplicationFolder:
     @contextmanager
     def _staging(self, application: Application, version: str) -> Iterator[Path]:
         """A new folder to fill; then it is checked, written through, and given its name."""
-        self.require_private()
         self.discard(version)
+        self.require_private()
         staging = self._releases / f".{version}.staging"
         staging.mkdir()
         try:

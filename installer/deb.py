@@ -121,8 +121,9 @@ def tar_parts(deb: BinaryIO, archive: Part) -> Iterator[Part]:
         else:
             long_name = b""
             yield part
-    rest = _read(deb, offset, min(end - offset, _TAR_RECORD))
-    if long_name or end - offset > _TAR_RECORD or any(rest):
+    most = _TAR_RECORD + BLOCK  # two blocks of zeros, and on to the end of a record
+    rest = _read(deb, offset, min(end - offset, most))
+    if long_name or end - offset > most or any(rest):
         raise MalformedError(f"{archive.name} does not end where its members do")
 
 

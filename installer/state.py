@@ -73,10 +73,11 @@ class ProductState:
 
 
 def products(state: Path) -> list[str]:
-    """Names of the products that this host remembers."""
-    if not state.is_dir():
-        return []
-    return sorted(item.name for item in state.iterdir() if (item / "lock").exists())
+    """Names of the products that were installed here, or whose install was cut short."""
+    found = (
+        file.parent.name for name in ("installed", "pending") for file in state.glob(f"*/{name}")
+    )
+    return sorted(set(found))
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -33,6 +33,7 @@ from packager.init import detect_vcs, initialise
 from packager.package_reader import read_package
 from packager.project import load_project
 from packager.release import Release, assemble, examine
+from packager.repository import publish
 
 EPILOG = """\b
 From a repository with a release.toml to a package:
@@ -67,6 +68,12 @@ OUTPUT = click.option(
     default=Path("dist"),
     show_default=True,
     help="The folder for manifests, signatures and packages.",
+)
+KEY = click.option(
+    "--key",
+    envvar="COUNTERSIGN_KEY",
+    show_envvar=True,
+    help="A fingerprint, or part of a user id.  [default: the only secret key that can sign]",
 )
 ALL = "all"
 """What `--format` takes for a package of every kind."""
@@ -147,12 +154,7 @@ def manifest(file: Path, output: Path) -> None:
 @commands.command(epilog=_example("countersign sign --key ann@example.org"))
 @PROJECT
 @OUTPUT
-@click.option(
-    "--key",
-    envvar="COUNTERSIGN_KEY",
-    show_envvar=True,
-    help="A fingerprint, or part of a user id.  [default: the only secret key that can sign]",
-)
+@KEY
 def sign(file: Path, output: Path, key: str | None) -> None:
     """Write the manifest and sign it, for release to QAT."""
     release = _assemble(file)
@@ -244,6 +246,52 @@ def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_j
         click.echo(f"  {signer.name} ({signer.role}) {signer.fingerprint}")
 
 
+@commands.command(
+    epilog=_example(
+        "countersign repo dist/crm-1.4.0-1.noarch.rpm --output /srv/qat --environment QAT",
+        "countersign repo /srv/qat/rpm/crm-1.4.0-1.noarch.rpm --output /srv/prd --environment PRD",
+    )
+)
+@click.argument(
+    "packages", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder of the repositories; the packages that it has already stay.",
+)
+@click.option("--environment", required=True, help="Whose repositories these are, such as QAT.")
+@click.option("--url", help="Where hosts find the folder.  [default: in the file system]")
+@KEY
+@JSON
+def repo(
+    packages: tuple[Path, ...],
+    output: Path,
+    environment: str,
+    url: str | None,
+    key: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Put PACKAGES into signed repositories for dnf and apt. Promotion is a copy of the package."""
+    published = publish(packages, output, environment, key, url)
+    if as_json:
+        sources = [str(source) for source in published.sources]
+        placed = [asdict(package) | {"path": str(package.path)} for package in published.packages]
+        signer = asdict(published.signer)
+        _document({"packages": placed, "signer": signer, "sources": sources})
+        return
+    for package in published.packages:
+        if not package.accepted:
+            _warn(f"{package.path.name} is not signed by this key: dnf wants its signer's too")
+        click.echo(f"{package.digest}  {package.path}")
+    click.echo(f"signed as {published.signer.title}")
+    for source in published.sources:
+        click.echo(f"wrote {source}")
+
+
 def main() -> NoReturn:
     """Run the command, and turn errors into messages and exit codes."""
     try:
@@ -266,11 +314,15 @@ def _tell(error: PackagerError | InstallerError) -> None:
             click.echo(show.printable(text), err=True)
 
 
+def _warn(text: str) -> None:
+    click.echo(click.style("warning:", fg="yellow"), err=True, nl=False)
+    click.echo(f" {text}", err=True)
+
+
 def _assemble(file: Path) -> Release:
     release = assemble(load_project(file))
     if release.changes:
-        click.echo(click.style("warning:", fg="yellow"), err=True, nl=False)
-        click.echo(f" {release.manifest.source.tag} is released without these changes:", err=True)
+        _warn(f"{release.manifest.source.tag} is released without these changes:")
         for line in show.shortened(release.changes):
             click.echo(f"  {line}", err=True)
     return release

@@ -74,29 +74,31 @@ class Developers:
         return done
 
     def package(self, release: "Draft") -> Path:
-        """The release's RPM, signed by those whom the draft names."""
+        """The release's RPM, signed by those whom the draft names; its DEB lies beside it."""
         output = self.folder / "dist" / release.name
         return self.build(self._write(release), output, release.signers)
 
     def build(self, release: Path, output: Path, signers: Sequence[str]) -> Path:
-        """The RPM that a release.toml describes."""
+        """The RPM that a release.toml describes; its DEB lies beside it."""
         output.mkdir(parents=True, exist_ok=True)
         if not signers:
             return _unsigned(release, output)
         for key in signers:
             self.countersign("sign", "--release", release, "--output", output, "--key", key)
-        built = self.countersign("build", "--release", release, "--output", output, "--json")
-        return Path(json.loads(built.stdout)["package"])
+        both = ("--format", "all", "--json")
+        built = self.countersign("build", "--release", release, "--output", output, *both)
+        packages = [Path(package) for package in json.loads(built.stdout)["packages"]]
+        return next(package for package in packages if package.suffix == ".rpm")
 
     def large_package(self, release: "Draft", max_in_header: int = 0) -> Path:
         """The release's RPM with its content in the payload, as of a release that is large."""
         package = self.package(release)
         project = load_project(self.folder / f"{release.name}.toml")
         home = {"GNUPGHOME": str(self.keys.home)}
-        large = {"rpm": Rpm(max_in_header=max_in_header)}
+        large = {"rpm": Rpm(max_in_header=max_in_header)}  # a DEB has no such limit
         with patch.dict(os.environ, home), patch.dict(FORMATS, large):
-            built, _ = build(assemble(project), package.parent)
-        return built
+            build(assemble(project), package.parent)
+        return package
 
     def _write(self, release: "Draft") -> Path:
         """The release as a folder of files and a release.toml."""
@@ -113,10 +115,11 @@ class Developers:
 
 
 def _unsigned(release: Path, output: Path) -> Path:
-    """A package that no signature is in; the command refuses to build one."""
+    """Packages that no signature is in; the command refuses to build one."""
     made = assemble(load_project(release))
     head = Head(made.raw, {})
     order = replace(_order(made, head, {}), package_key=None)
+    FORMATS["deb"].write(order, output)
     return FORMATS["rpm"].write(order, output)
 
 

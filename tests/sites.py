@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from tests.developers import PRODUCT, Developers
+from tests.frontends import RPM, FrontEnd
 from tests.hosts import Host
 
 ROOT = f"/opt/{PRODUCT}"
@@ -32,6 +33,7 @@ CREATE ROLE countersign LOGIN IN ROLE crm_owner;
 CREATE DATABASE crm OWNER crm_owner;
 GRANT CREATE ON DATABASE crm TO countersign;
 """
+PACKAGES = {"rpm": "{name}-{version}-1.noarch", "deb": "{name}_{version}-1_all"}
 OBJECTS = """
 SELECT string_agg(c.oid::regclass::text, ' ' ORDER BY c.oid::regclass::text)
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -56,29 +58,53 @@ class Site:
     """A host that is set up for the product."""
 
     host: Host
+    front: FrontEnd = RPM
 
     @classmethod
     @contextmanager
     def start(
-        cls, developers: Developers, installer: Path, *, name: str = "qat", environment: str = "QAT"
+        cls,
+        developers: Developers,
+        installer: Path,
+        *,
+        name: str = "qat",
+        environment: str = "QAT",
+        front: FrontEnd = RPM,
     ) -> Iterator["Site"]:
-        """A host with its cluster, the product's empty database, the policy and the installer."""
+        """A host with its cluster, the product's empty database, the policy and the installer.
+
+        The installer is the package of `front`'s format that lies beside the one given.
+        """
         with Host.start(name) as host:
             host.start_cluster()
             host.psql(SET_UP_DATABASE)
             host.psql("GRANT CREATE ON SCHEMA public TO crm_owner", "crm")
             host.record_systemctl()
-            host.copy_in(installer, "/srv/countersign-installer.rpm")
-            host.run(["rpm", "-i", "/srv/countersign-installer.rpm"], check=True)
+            site = cls(host, front)
+            done = site.install(installer)
+            assert done.returncode == 0, done.stdout + done.stderr
             host.write("/etc/countersign/host.toml", HOST_FILE.format(environment=environment))
             host.write("/etc/countersign/policy.toml", developers.policy(QAT=1, PRD=2))
             keyring = host.at("/etc/countersign/keyring.pgp")
             keyring.write_bytes(developers.keyring())
             keyring.chmod(0o644)
-            yield cls(host)
+            yield site
+
+    def install(self, package: Path) -> CompletedProcess[str]:
+        """Install a package that is not installed, with the site's front end."""
+        return self.host.run([*self.front.install, self.carry(package)])
+
+    def upgrade(self, package: Path, *options: str) -> CompletedProcess[str]:
+        """Upgrade to a package."""
+        return self.host.run([*self.front.upgrade, *options, self.carry(package)])
+
+    def install_again(self, package: Path) -> CompletedProcess[str]:
+        """Install the version that is installed."""
+        return self.host.run([*self.front.again, self.carry(package)])
 
     def carry(self, package: Path) -> str:
-        """Bring a package onto the host; returns its path there."""
+        """Bring a package of the site's format onto the host; returns its path there."""
+        package = self.front.pick(package)
         self.host.copy_in(package, f"/srv/{package.name}")
         return f"/srv/{package.name}"
 
@@ -108,6 +134,10 @@ class Site:
             if words.encode() in file.read_bytes():
                 self.host.run(["sh", "-c", f"kill -KILL {file.parent.name}"], check=True)
 
+    def nevra(self, version: str) -> str:
+        """What the ledger calls the product's package of a version."""
+        return PACKAGES[self.front.format].format(name=PRODUCT, version=version)
+
     def ledger(self) -> list[dict[str, object]]:
         """The ledger's rows."""
         done = self.installer("--json", "history", PRODUCT)
@@ -123,7 +153,7 @@ class Site:
         )
         has_ledger = self.sql("SELECT to_regclass('countersign.ledger') IS NOT NULL") == "t"
         return State(
-            package=self.host.run(["rpm", "-q", PRODUCT]).stdout.strip(),
+            package=self.front.installed(self.host, PRODUCT),
             objects=self.sql(OBJECTS),
             applied=self.sql(sql) if has_ledger else "",
             application=self.current(),

@@ -5,17 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from tests.acceptance import releases
 from tests.developers import Developers
+from tests.frontends import FRONT_ENDS, FrontEnd
 from tests.keys import Keyring
 from tests.sites import Site
 
 
 @pytest.fixture(scope="session")
 def installer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The RPM of countersign-installer."""
-    return build_installer(tmp_path_factory.mktemp("installer"))
+    """The RPM of countersign-installer; its DEB lies beside it."""
+    folder = tmp_path_factory.mktemp("installer")
+    build_installer_deb(folder)
+    return build_installer(folder)
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +42,33 @@ def second(developers: Developers, first: Path) -> Path:
     return developers.package(releases.second(developers))
 
 
+@pytest.fixture(scope="module", params=FRONT_ENDS, ids=lambda front: front.name)
+def front(request: pytest.FixtureRequest) -> FrontEnd:
+    """Each of the programs that install packages."""
+    chosen: FrontEnd = request.param
+    return chosen
+
+
 @pytest.fixture
-def site(developers: Developers, installer: Path) -> Iterator[Site]:
-    """A QAT host, set up and empty."""
+def site(developers: Developers, installer: Path, front: FrontEnd) -> Iterator[Site]:
+    """A QAT host, set up and empty; once for each front end."""
+    with Site.start(developers, installer, front=front) as started:
+        yield started
+
+
+@pytest.fixture
+def rpm_site(developers: Developers, installer: Path) -> Iterator[Site]:
+    """A QAT host for what only RPMs have, or what has nothing to do with a package manager."""
     with Site.start(developers, installer) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def kept_site(developers: Developers, installer: Path, first: Path) -> Iterator[Site]:
+def kept_site(
+    developers: Developers, installer: Path, first: Path, front: FrontEnd
+) -> Iterator[Site]:
     """A QAT host with release 1.0, which every test of a module leaves as it was."""
-    with Site.start(developers, installer, name="kept") as started:
-        done = started.rpm("-i", first)
-        assert done.returncode == 0, done.stderr
+    with Site.start(developers, installer, name="kept", front=front) as started:
+        done = started.install(first)
+        assert done.returncode == 0, done.stdout + done.stderr
         yield started

@@ -42,7 +42,7 @@ def test_adopting_runs_no_script_and_records_why(grown: Site, first: Path) -> No
 def test_an_adopted_host_is_upgraded_like_any_other(grown: Site, first: Path, second: Path) -> None:
     grown.installer("adopt", first, "--tree", "/srv/old", "--reason", REASON)
 
-    done = grown.rpm("-i", second)
+    done = grown.install(second)
 
     assert done.returncode == 0, done.stderr
     assert grown.state().objects == "customer note orders"
@@ -72,7 +72,7 @@ def test_without_a_tree_an_application_is_not_adopted(grown: Site, first: Path) 
 
 
 def test_a_product_that_is_under_control_is_not_adopted_again(site: Site, first: Path) -> None:
-    site.rpm("-i", first)
+    site.install(first)
     before = site.state()
 
     done = site.installer("adopt", first, "--tree", "/opt/crm/current", "--reason", REASON)

@@ -58,8 +58,9 @@ def svn(folder: Path, *command: str) -> None:
 
 
 def test_a_product_in_subversion_is_built_installed_and_upgraded(
-    site: Site, developers: Developers, working_copy: Path, tmp_path: Path
+    rpm_site: Site, developers: Developers, working_copy: Path, tmp_path: Path
 ) -> None:
+    site = rpm_site
     packages = []
     for sequence, (version, starts) in enumerate([("1.0", '"empty"'), ("1.1", '"tags/1.0"')], 1):
         release = working_copy / "release.toml"

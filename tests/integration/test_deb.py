@@ -28,6 +28,9 @@ from tests.product import COMMITTED, RELEASE, Product
 
 pytestmark = pytest.mark.integration
 
+UNSIGNED, UNKNOWN_ORIGIN, BAD_SIGNATURE = 10, 11, 13
+"""Exit codes of debsig-verify(1)."""
+
 FOLDER = "/usr/share/countersign/releases/crm-1.1.0"
 DOCUMENTATION = Path(__file__).parents[2] / "docs/how-to/verify-a-deb.md"
 
@@ -312,8 +315,8 @@ class Debsig:
             (parent / key / name).write_bytes(content)
 
     def verify(self, package: Path) -> int:
-        options = [f"--policies-dir={self._policies}", f"--keyrings-dir={self._keyrings}"]
-        command = ["debsig-verify", "--quiet", *options, str(package)]
+        folders = ["--policies-dir", self._policies, "--keyrings-dir", self._keyrings]
+        command = [str(part) for part in ("debsig-verify", "--quiet", *folders, package)]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
 
@@ -324,7 +327,7 @@ def test_a_package_key_signs_the_package_as_debsig_verify_wants_it(
     before, meant = unsigned.read_bytes(), comparable(unsigned)
     key = choose_key("packages").fingerprint
     debsig = Debsig(tmp_path / "debsig", key, keys.export([key]))
-    assert debsig.verify(unsigned) != 0
+    assert debsig.verify(unsigned) == UNSIGNED
     package = built(product, output, with_package_key())
 
     assert debsig.verify(package) == 0
@@ -334,7 +337,7 @@ def test_a_package_key_signs_the_package_as_debsig_verify_wants_it(
     flipped = bytearray(package.read_bytes())
     flipped[before.index(b"Orders get a history")] ^= 1
     package.write_bytes(flipped)
-    assert debsig.verify(package) != 0
+    assert debsig.verify(package) == BAD_SIGNATURE
 
 
 def test_debsig_verify_refuses_the_signature_of_another_key(
@@ -343,7 +346,8 @@ def test_debsig_verify_refuses_the_signature_of_another_key(
     package = built(product, output, with_package_key())
     ada = choose_key("ada").fingerprint
 
-    assert Debsig(tmp_path / "debsig", ada, keys.export([ada])).verify(package) != 0
+    debsig = Debsig(tmp_path / "debsig", ada, keys.export([ada]))
+    assert debsig.verify(package) == UNKNOWN_ORIGIN
 
 
 def test_a_host_reads_the_bundle_out_of_the_package(product: Product, output: Path) -> None:
