@@ -53,7 +53,11 @@ installer-deb: setup ## Build the DEB of countersign-install, for the hosts, in 
 
 .PHONY: test
 test: setup ## Run all tests: unit, integration (private PostgreSQL), acceptance (test hosts)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not large" $(ARGS)
+
+.PHONY: test-large
+test-large: setup ## Run the tests that take minutes and gigabytes: a release of 1 GiB
+	$(PYTEST) -m large -s $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no database, no tools and no root
@@ -61,7 +65,7 @@ test-unit: setup ## Run the tests that need no database, no tools and no root
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report the branches that none of them took
-	$(PYTEST) --cov --cov-report=term-missing $(ARGS)
+	$(PYTEST) -m "not large" --cov --cov-report=term-missing $(ARGS)
 
 .PHONY: check
 check: setup ## Check style, types, the import contracts and the shell scripts

@@ -1,9 +1,9 @@
 """The main job, from a repository to two hosts: `make demo`.
 
 A release engineer builds and two developers sign; a QAT host installs with rpm, a PRD host with
-dnf; then three packages are refused, and what they might have changed is shown unchanged. All tools
-are real. The hosts are overlays of this machine, each with a PostgreSQL cluster of its own, and are
-gone at the end.
+dnf; then three packages are refused, and what they might have changed is shown unchanged. A third
+host does the same with DEBs, dpkg and apt. All tools are real. The hosts are overlays of this
+machine, each with a PostgreSQL cluster of its own, and are gone at the end.
 """
 
 import sys
@@ -15,15 +15,22 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from examples.product import BROKEN, RELEASES, check_out, create_repository
+from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from tests.developers import Developers
+from tests.frontends import DPKG, RPM, FrontEnd
 from tests.keys import Keyring
 from tests.sites import Site
 
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 PACKAGE_KEY = "/etc/pki/rpm-gpg/crm"
-NOISE = ("rpm: RPM should not be used", "rpm: However assuming")
-"""Debian's rpm says this about itself at every call."""
+NOISE = (
+    "rpm: RPM should not be used",  # Debian's rpm says this of itself at every call
+    "rpm: However assuming",
+    "debconf: ",  # there is no terminal to ask on, and nothing to ask
+    "dpkg-preconfigure: ",
+    "(Reading database",
+)
 
 
 def main() -> int:
@@ -53,6 +60,7 @@ class Demo:
         create_repository(self.repository, self.package_key)
         say("Ada and Grace sign releases; one more key signs packages, for rpm and dnf.")
         installer = build_installer(self.folder)
+        build_installer_deb(self.folder)
         first, second = (self.build(version) for version in RELEASES)
         say("What a sysadmin can see of a package before installing it:")
         self.show_package(second)
@@ -64,6 +72,8 @@ class Demo:
             self.install_with_dnf(prd, first, second)
             self.refuse(qat, second)
             self.look_back(qat)
+        with self.host(installer, "debian", "QAT", DPKG) as debian:
+            self.install_with_dpkg_and_apt(debian, first, second)
 
     def build(self, version: str, signers: int = 2) -> Path:
         """Build a release, signed by so many developers."""
@@ -71,7 +81,7 @@ class Demo:
         by = (self.developers.ada, self.developers.grace)[:signers]
         words = "signed by Ada and Grace" if by else "signed by nobody"
         say(f"countersign sign, countersign build: crm {version}, {words}")
-        return self.developers.build(release, self.folder / f"dist-{signers}", by)
+        return self.developers.build(release, self.folder / f"dist-{version}-{signers}", by)
 
     def show_package(self, package: Path) -> None:
         """The script list out of the package's changelog, and the build's own view."""
@@ -80,9 +90,13 @@ class Demo:
             print(f"    {DIM}{line}{PLAIN}")
 
     @contextmanager
-    def host(self, installer: Path, name: str, environment: str) -> Iterator[Site]:
+    def host(
+        self, installer: Path, name: str, environment: str, front: FrontEnd = RPM
+    ) -> Iterator[Site]:
         """A host with its own cluster, set up by its administrator."""
-        with Site.start(self.developers, installer, name=name, environment=environment) as site:
+        with Site.start(
+            self.developers, installer, name=name, environment=environment, front=front
+        ) as site:
             key = site.host.at(PACKAGE_KEY)
             key.parent.mkdir(parents=True, exist_ok=True)
             key.write_bytes(self.developers.keys.export([self.package_key], armour=True))
@@ -108,6 +122,21 @@ class Demo:
                 succeed(prd, ["dnf", "-yq", command, "crm"])
         say("Ledger, application tree and package database agree:")
         succeed(prd, ["countersign-install", "status"])
+
+    def install_with_dpkg_and_apt(self, debian: Site, first: Path, second: Path) -> None:
+        """The same releases as DEBs: the same bundle, the same installer."""
+        chapter("A Debian host: the same releases as DEBs, with dpkg and apt")
+        succeed(debian, ["dpkg", "-i", debian.carry(first)])
+        succeed(debian, ["apt-get", "-yq", "install", debian.carry(second)])
+        succeed(debian, ["countersign-install", "status"])
+        tampered = self.folder / "tampered.deb"
+        raw = DPKG.pick(second).read_bytes()
+        place = raw.index(b"\xfd7zXZ") + 50  # in the compressed scripts
+        tampered.write_bytes(raw[:place] + b"TAMPERED" + raw[place + 8 :])
+        say("A tampered DEB, an unsigned one, and the one with the failing script:")
+        refused(debian, ["dpkg", "-i", debian.carry(tampered)])
+        refused(debian, ["dpkg", "-i", debian.carry(self.build(BROKEN, signers=0))])
+        refused(debian, ["apt-get", "-yq", "install", debian.carry(self.build(BROKEN))])
 
     def refuse(self, qat: Site, second: Path) -> None:
         """Three packages that must not get in."""
@@ -156,7 +185,7 @@ def refused(site: Site, command: Sequence[str]) -> None:
     after = site.state()
     if done.returncode == 0 or after != before:
         raise SystemExit(f"this should have been refused and have changed nothing: {after}")
-    say(f"refused, and unchanged: package {after.package}, application {after.application},")
+    say(f"refused, and unchanged: package crm {after.package}, application {after.application},")
     print(
         f"   tables and views {after.objects}, {len(after.applied.split())} scripts in the ledger"
     )

@@ -40,6 +40,7 @@ class Session:
     json: bool
     machine: Callable[[], Machine]
     report: Report
+    colour: bool
 
     def show(self, lines: list[str], **facts: object) -> None:
         """Print facts as JSON, or lines for people."""
@@ -202,6 +203,7 @@ def rpm_pre(session: Session, nevra: str, body: Path, count: str | None) -> None
     from installer.scriptlet import rpm_pre as install_body
 
     del count  # 1 or 2: rpm gives 2 for an upgrade, a downgrade and a reinstall alike
+    session.colour = False  # what reads a scriptlet's output is a package manager, or its log
     outcome = install_body(nevra, body, session.machine(), session.report)
     session.report.step(f"{outcome.product} {outcome.version}: {outcome.result}")
 
@@ -221,6 +223,7 @@ def deb_preinst(
     del versions  # the ledger knows which release was there before
     if action == "abort-upgrade":  # the version that stays is told so; there is nothing to do
         return
+    session.colour = False  # apt gives dpkg a terminal of its own, whatever it has itself
     outcome = install_bundle(package, preinst, session.machine(), session.report)
     session.report.step(f"{outcome.product} {outcome.version}: {outcome.result}")
 
@@ -242,7 +245,12 @@ def rpm_verify(session: Session, product: str, body: str | None, count: str | No
 
 def main() -> NoReturn:
     """Run the command in a clean environment, and turn errors into messages and exit codes."""
-    session = Session(json=False, machine=load_machine, report=Report(host.LOGS))
+    session = Session(
+        json=False,
+        machine=load_machine,
+        report=Report(host.LOGS),
+        colour="NO_COLOR" not in os.environ,
+    )
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     os.environ.clear()
     os.environ.update(ENVIRONMENT | kept)
@@ -265,7 +273,8 @@ def _explain(error: InstallerError, session: Session) -> None:
     text = session.report.failure(error)
     if session.json:
         click.echo(json.dumps({"error": _as_facts(error)}, indent=2))
-    click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
+    prefix = click.style("error: ", fg="red", bold=True) if session.colour else "error: "
+    click.echo(prefix + text, err=True)
 
 
 def _as_facts(error: InstallerError) -> dict[str, object]:

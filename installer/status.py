@@ -63,7 +63,7 @@ def _never_installed(product: str, package: str | None, state: ProductState) -> 
     if package:
         return PlanDivergedError(
             f"the package {product} {package} is installed, but its release never was: "
-            "its scriptlet was skipped (--noscripts, --justdb)"
+            "the package manager was told to skip its scriptlet (--noscripts, --justdb)"
         )
     return ConfigurationError(f"no release of {product} was ever installed on this host")
 

@@ -134,6 +134,16 @@ class Site:
             if words.encode() in file.read_bytes():
                 self.host.run(["sh", "-c", f"kill -KILL {file.parent.name}"], check=True)
 
+    def memory_of(self, words: str) -> Iterator[int]:
+        """The most memory, in KiB, that each process with `words` among its arguments had."""
+        for folder in (self.host.root / "proc").glob("[0-9]*"):
+            try:
+                if words.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                    status = (folder / "status").read_text()
+                    yield int(status.split("VmHWM:")[1].split()[0])
+            except (FileNotFoundError, ProcessLookupError, IndexError):
+                continue  # it has just ended
+
     def nevra(self, version: str) -> str:
         """What the ledger calls the product's package of a version."""
         return PACKAGES[self.front.format].format(name=PRODUCT, version=version)
