@@ -47,7 +47,7 @@ class DatabaseTarget:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationTarget:
-    """Where a product's application is, how many earlier trees stay, which units restart."""
+    """Where a product's application is, how many trees stay in all, which units restart."""
 
     product: str
     root: Path

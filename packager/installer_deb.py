@@ -5,14 +5,11 @@
 The same source and lock file give the same package.
 """
 
-import argparse
-import sys
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from packager.errors import PackagerError
 from packager.formats.deb import (
     NO_ADDRESS,
     REVISION,
@@ -24,7 +21,7 @@ from packager.formats.deb import (
     write_control,
     write_files,
 )
-from packager.installer_package import pinned, source_date, stage, version
+from packager.installer_package import command, pinned, source_date, stage, version
 from packager.templates import FOLDER as TEMPLATES
 from packager.templates import render
 
@@ -93,17 +90,5 @@ def _control_files(root: Path) -> dict[str, bytes]:
     }
 
 
-def main() -> None:
-    """Build the package that the arguments ask for, and say where it is."""
-    parser = argparse.ArgumentParser(prog="installer_deb", description="Build the installer.")
-    parser.add_argument("--output", type=Path, default=Path("dist"), help="folder for the DEB")
-    try:
-        package = build_installer_deb(parser.parse_args().output)
-    except PackagerError as error:
-        sys.stderr.write(f"error: {error}\n{error.detail}\n{error.hint}\n")
-        sys.exit(error.exit_code)
-    sys.stdout.write(f"wrote {package}\n")
-
-
 if __name__ == "__main__":
-    main()
+    command(build_installer_deb, "DEB")

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -157,12 +157,12 @@ def source_date() -> int:
     return int(run(["git", "-C", SOURCE, "log", "-1", "--format=%ct"]))
 
 
-def main() -> None:
+def command(build: Callable[[Path], Path], kind: str) -> None:
     """Build the package that the arguments ask for, and say where it is."""
-    parser = argparse.ArgumentParser(prog="installer_package", description="Build the installer.")
-    parser.add_argument("--output", type=Path, default=Path("dist"), help="folder for the RPM")
+    parser = argparse.ArgumentParser(description=f"Build the {kind} of countersign-installer.")
+    parser.add_argument("--output", type=Path, default=Path("dist"), help=f"folder for the {kind}")
     try:
-        package = build_installer(parser.parse_args().output)
+        package = build(parser.parse_args().output)
     except PackagerError as error:
         sys.stderr.write(f"error: {error}\n{error.detail}\n{error.hint}\n")
         sys.exit(error.exit_code)
@@ -170,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(build_installer, "RPM")

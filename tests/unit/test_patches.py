@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from installer.application import GIT_ENVIRONMENT, GIT_SETTINGS
 from installer.manifest import Application, Patch
+from installer.tools import ENVIRONMENT
 from installer.tree import EXECUTABLE, FILE, LINK, scan
 from packager import patches
 from packager.errors import ProjectError, ToolError
@@ -53,35 +55,16 @@ def grow(root: Path, files: Files) -> Path:
 
 def apply(patch: bytes, folder: Path, *, umask: int = 0o022) -> subprocess.CompletedProcess[bytes]:
     """Apply `patch` with the words that a host uses."""
-    options = (
-        "core.attributesFile=/dev/null",
-        "core.autocrlf=false",
-        "core.eol=lf",
-        "core.protectHFS=false",
-        "core.protectNTFS=false",
-        "core.symlinks=true",
-    )
+    settings = [word for setting in GIT_SETTINGS for word in ("-c", setting)]
     return subprocess.run(
-        ["git", *settings_of(options), "apply", "--whitespace=nowarn", "-p1", "-"],
+        ["git", *settings, "apply", "--whitespace=nowarn", "-p1", "-"],
         cwd=folder,
         input=patch,
         umask=umask,
         capture_output=True,
         check=False,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": "/nonexistent",
-            "LC_ALL": "C.UTF-8",
-            "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_DIR": "/dev/null",
-        },
+        env=ENVIRONMENT | GIT_ENVIRONMENT,
     )
-
-
-def settings_of(options: Iterable[str]) -> list[str]:
-    return [word for option in options for word in ("-c", option)]
 
 
 def require_reproduction(before: Path, after: Path, staged: Path) -> tuple[Patch, bytes]:
