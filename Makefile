@@ -20,7 +20,7 @@ setup: ## Install what is missing: system packages (root or sudo) and .venv
 	@.ci/setup
 
 .PHONY: demo
-demo: setup ## Build, sign, install and upgrade an example product on two test hosts
+demo: setup ## Build, sign, install and upgrade an example product on three test hosts
 	@$(PYTHON_IN_VENV) -m examples.demo
 
 .PHONY: rpm

@@ -50,7 +50,7 @@ class Session:
 PACKAGE = click.argument("package", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="countersign-install")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and no progress.")
 @click.pass_obj
@@ -107,7 +107,7 @@ def check(session: Session, package: Path | None) -> None:
 @PACKAGE
 @click.pass_obj
 def apply(session: Session, package: Path) -> None:
-    """Install a release without a package manager; rpm and dnf do the same with the package."""
+    """Install a release without a package manager, which does the same with the package."""
     from installer.install import install
 
     _require_root()

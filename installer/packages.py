@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from installer import deb
 from installer.bundle import Bundle, Head, dearmour, read_bundle, read_carried
@@ -34,15 +35,22 @@ def open_release(file: Path) -> Iterator[Bundle]:
     except OSError as error:
         raise MalformedError(f"{file}: {error.strerror}") from None
     with stream:
-        start = stream.read(max(len(RPM_MAGIC), len(deb.MAGIC)))
-        stream.seek(0)
-        if start == deb.MAGIC:
-            yield deb.bundle_in(stream)
-        elif start.startswith(RPM_MAGIC):
-            carried = read_carried(BytesIO(_body_of_pre(file)))
-            yield bundle_in(stream, carried) if isinstance(carried, Head) else carried
-        else:
-            yield read_bundle(stream)
+        try:
+            bundle = _bundle(file, stream)
+        except MalformedError as error:
+            raise MalformedError(f"{file}: {error}") from None
+        yield bundle
+
+
+def _bundle(file: Path, stream: BinaryIO) -> Bundle:
+    start = stream.read(max(len(RPM_MAGIC), len(deb.MAGIC)))
+    stream.seek(0)
+    if start == deb.MAGIC:
+        return deb.bundle_in(stream)
+    if not start.startswith(RPM_MAGIC):
+        return read_bundle(stream)
+    carried = read_carried(BytesIO(_body_of_pre(file)))
+    return bundle_in(stream, carried) if isinstance(carried, Head) else carried
 
 
 def installed_version(product: str) -> str | None:
@@ -68,7 +76,7 @@ def _body_of_pre(file: Path) -> bytes:
     """The release that %pre carries."""
     done = _rpm("-qp", "--nosignature", "--qf", "%{PREIN}", str(file.absolute()))
     if done.returncode:
-        raise MalformedError(f"{file}: {words(done)}")
+        raise MalformedError(words(done))
     body = BytesIO()
     dearmour(BytesIO(done.stdout), body)
     return body.getvalue()

@@ -60,11 +60,14 @@ def bundle_of_parent(head: Head) -> Iterator[Bundle]:
         MalformedError: the parent has no such file open.
     """
     for descriptor in sorted(Path(f"/proc/{os.getppid()}/fd").iterdir()):
-        if not stat.S_ISREG(descriptor.stat().st_mode):  # to open a FIFO would wait for a writer
-            continue
-        with descriptor.open("rb") as file:
-            bundle = _bundle_if_any(file, head)
-            if bundle:
+        try:
+            if not stat.S_ISREG(descriptor.stat().st_mode):  # to open a FIFO waits for a writer
+                continue
+            file = descriptor.open("rb")
+        except OSError:
+            continue  # the parent has closed it meanwhile
+        with file:
+            if bundle := _bundle_if_any(file, head):
                 yield bundle
                 return
     raise MalformedError("rpm has no package open that has the release which its %pre names")

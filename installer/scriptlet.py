@@ -32,6 +32,7 @@ def rpm_pre(nevra: str, body: Path, machine: Machine, report: Report) -> Outcome
     # A terminal that is lost must not end the install half-way; rpm blocks Ctrl-C by itself.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     report.carried_by(nevra)
+    machine.state.mkdir(parents=True, exist_ok=True)
     with body.open("rb") as armoured, TemporaryFile(dir=machine.state) as file:
         dearmour(armoured, file)
         carried = read_carried(file)

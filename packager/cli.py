@@ -82,7 +82,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 PACKAGE = click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="countersign")
 def commands() -> None:
     """Build signed packages that install an application and its database changes together."""
