@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -83,6 +84,12 @@ def said(*command: str | Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def lintian(package: Path, folder: Path) -> str:
+    """What lintian finds; it leaves temporary files behind, in `folder`."""
+    with patch.dict(os.environ, {"TMPDIR": str(folder)}):
+        return said("lintian", package)
 
 
 def control(package: Path) -> dict[str, bytes]:
@@ -203,19 +210,21 @@ def test_the_same_release_gives_the_same_package(
 
 
 @pytest.mark.parametrize("release", [with_package_key, lambda: RELEASE], ids=["signed", "unsigned"])
-def test_lintian_finds_nothing(product: Product, output: Path, release: Callable[[], str]) -> None:
-    assert said("lintian", built(product, output, release())) == ""
+def test_lintian_finds_nothing(
+    product: Product, output: Path, tmp_path: Path, release: Callable[[], str]
+) -> None:
+    assert lintian(built(product, output, release()), tmp_path) == ""
 
 
 def test_lintian_finds_no_error_in_a_release_with_long_names(
-    product: Product, output: Path
+    product: Product, output: Path, tmp_path: Path
 ) -> None:
     name = f"sql/0003_{'very_' * 20}long.sql"
     product.git("tag", "--force", "before")
     product.tag("long", {name: "SELECT 1;\n"})
     package = built(product, output, RELEASE.replace('to = "v1.1.0"', 'to = "long"'))
 
-    assert "E:" not in said("lintian", package)
+    assert "E:" not in lintian(package, tmp_path)
     assert name in said("dpkg-deb", "--info", package)
 
 
@@ -584,5 +593,5 @@ def test_the_same_source_gives_the_same_installer(installer: Path, tmp_path: Pat
     assert again.read_bytes() == installer.read_bytes()
 
 
-def test_lintian_finds_nothing_in_the_installer(installer: Path) -> None:
-    assert said("lintian", installer) == ""
+def test_lintian_finds_nothing_in_the_installer(installer: Path, tmp_path: Path) -> None:
+    assert lintian(installer, tmp_path) == ""
