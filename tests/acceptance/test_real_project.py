@@ -7,6 +7,9 @@ One migration of 0.4.80 is CREATE INDEX CONCURRENTLY, which no transaction can h
 the project as it is can therefore be adopted and upgraded, and not installed from nothing. The
 releases that are installed from nothing have the migrations in a folder `sql` of the product's
 repository, where that one has lost the word CONCURRENTLY and nothing else is changed.
+
+With rpm and dnf: it is about a real project's scripts and tree, which a DEB carries in the same
+bundle; that dpkg and apt do the same with a bundle is what the other acceptance tests are for.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""A product in Subversion, from its repository to a host."""
+"""A product in Subversion, from its repository to a host.
+
+With rpm alone: what differs from git ends with the manifest, which every package carries alike.
+"""
 
 import os
 import subprocess
