@@ -205,13 +205,17 @@ def test_psql_stops_at_the_first_error_and_says_which(host: Host) -> None:
 
 
 def test_a_hidden_directory_is_empty_on_the_host_and_unharmed_on_the_machine() -> None:
-    checkout = REPOSITORY / "tests"
-    with Host.start() as host:
-        assert host.run(["ls", "-A", REPOSITORY], check=True).stdout == ""
-    with Host.start(hide=[checkout]) as host:
-        assert host.run(["ls", "-A", checkout], check=True).stdout == ""
-        assert host.run(["ls", "-A", REPOSITORY], check=True).stdout != ""
-    assert any(checkout.iterdir())
+    hidden = Path("/usr/share/doc")
+    with Host.start(hide=[hidden]) as host:
+        assert host.run(["ls", "-A", hidden], check=True).stdout == ""
+        assert host.run(["ls", "-A", hidden.parent], check=True).stdout != ""
+    assert any(hidden.iterdir())
+
+
+def test_the_checkout_is_not_on_a_host() -> None:
+    with Host.start() as host:  # a checkout below /tmp is not even there
+        assert host.run(["ls", "-A", REPOSITORY]).stdout == ""
+    assert any(REPOSITORY.iterdir())
 
 
 def test_a_path_is_followed_through_the_hosts_own_links(host: Host) -> None:

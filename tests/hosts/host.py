@@ -33,6 +33,9 @@ EMPTY = (
     Path("/var/cache/dnf"),
     Path("/var/lib/dnf"),
 )
+ABSENT = (Path("var/lib/countersign"), Path("var/log/countersign"), Path("opt/crm"))
+"""What a machine on which the installer was run has, and a new host has not; below `/`."""
+
 DNF_CONFIGURATION = """\
 [main]
 gpgcheck=1
@@ -212,6 +215,8 @@ class Host:
 
     def _configure(self, database: Path) -> None:
         """Give the host its name, its rpm database and configurations without repositories."""
+        for path in ABSENT:
+            shutil.rmtree(self.root / path, ignore_errors=True)
         etc = self.root / "etc"
         (etc / "hostname").write_text(f"{self.name}\n")
         (etc / "hosts").write_text(f"127.0.0.1 localhost {self.name}\n::1 localhost\n")
