@@ -136,12 +136,13 @@ class ApplicationFolder:
             shutil.rmtree(tree)
 
     def require_private(self) -> None:
-        """Make the root if it is absent; refuse one that others than its owner can write to."""
-        for folder in (self.root, self._releases):
+        """Make the root, and what is above it, if absent; refuse one that others can write to."""
+        for folder in (*reversed(self.root.parents), self.root, self._releases):
             if not os.path.lexists(folder):
-                folder.mkdir(parents=True)
-                folder.chmod(0o755)
+                folder.mkdir()
+                folder.chmod(0o755)  # the application runs as another user
                 self._made.append(folder)
+        for folder in (self.root, self._releases):
             status = folder.lstat()
             writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or writable:
