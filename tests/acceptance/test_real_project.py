@@ -16,7 +16,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -278,17 +277,6 @@ def applied(site: Site) -> list[str]:
     return [Path(script).parent.name for script in site.host.psql(sql, "litellm").splitlines()]
 
 
-@contextmanager
-def repository(host: Host, *packages: Path) -> Iterator[None]:
-    """A dnf repository of `packages` on the host's own loopback."""
-    for package in packages:
-        host.copy_in(package, f"/srv/repository/{package.name}")
-    host.run(["createrepo_c", "--quiet", "/srv/repository"], check=True)
-    with host.http_server("/srv/repository") as address:
-        host.add_dnf_repository("litellm", address, gpgcheck=False)
-        yield
-
-
 # ---------------------------------------------------------------------------- installs and upgrades
 
 
@@ -312,11 +300,11 @@ def test_rpm_makes_what_psql_and_the_wheel_make(
 def test_dnf_makes_what_psql_and_the_wheel_make(
     site: Site, litellm: Litellm, old: Path, new: Path
 ) -> None:
-    with repository(site.host, old):
+    with site.repository(old):
         installed = site.host.run(["dnf", "-y", "install", "litellm"])
         assert installed.returncode == 0, installed.stdout + installed.stderr
         assert scan(site.host.at("/opt/litellm/current")) == litellm.tree(OLD)
-    with repository(site.host, old, new):
+    with site.repository(old, new):
         upgraded = site.host.run(["dnf", "-y", "upgrade", "litellm"])
         assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
 
