@@ -35,6 +35,7 @@ from installer.errors import (
     OutcomeUnknownError,
     ScriptFailedError,
 )
+from installer.fingerprint import SETTINGS, Schema, schema_of
 from installer.host_file import DatabaseTarget
 from installer.manifest import Script
 from installer.runs import RUN_SCRIPT, Part, parts, place
@@ -167,6 +168,11 @@ class Database:
             cursor = self._connection.cursor(row_factory=dict_row)
             return cursor.execute(_HISTORY, {"product": product}).fetchall()
 
+    def schema(self) -> Schema:
+        """What the database's schema is now."""
+        with _server_words(DatabaseUnavailableError, "the schema"), self._connection.transaction():
+            return _read_schema(self._connection)
+
     def first_broken_row(self) -> int | None:
         """The first row of the ledger that does not fit its chain."""
         with _server_words(DatabaseUnavailableError, "the ledger"):
@@ -287,6 +293,12 @@ class Transaction:
             lines += text.count(b"\n")
         return ScriptRun(script.name, script.digest, _milliseconds(started), rows)
 
+    def schema(self) -> Schema:
+        """What the schema is at this point of the transaction."""
+        self._execute("the schema", RESET_SESSION)
+        with _server_words(DatabaseUnavailableError, "the schema"):
+            return _read_schema(self._connection)
+
     def settle_constraints(self) -> None:
         """Check deferred constraints now, as the owner role, while an error still has a name."""
         self._execute("deferred constraints", RESET_SESSION)
@@ -367,6 +379,16 @@ def _startup_options(target: DatabaseTarget) -> str:
     }
     pairs = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return " ".join(pairs)
+
+
+def _read_schema(connection: psycopg.Connection) -> Schema:
+    """Read the catalog within the transaction, and give back the locks that this takes."""
+    settings = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
+    connection.execute(f"SAVEPOINT countersign_schema; {settings}")
+    rows = connection.execute(files("installer").joinpath("fingerprint.sql").read_bytes())
+    schema = schema_of(connection.info.server_version // 10000, rows.fetchall())
+    connection.execute("ROLLBACK TO countersign_schema; RELEASE countersign_schema")
+    return schema
 
 
 def _place(error: psycopg.Error, part: Part) -> tuple[str, str]:

@@ -52,6 +52,16 @@ class DigestError(InstallerError):
     hint = "The package was changed after it was signed. Obtain it again from its origin."
 
 
+class ApprovalError(InstallerError):
+    """The approval or the receipt that this environment requires is missing, or is not good."""
+
+    exit_code = 23
+    hint = (
+        "Put the customer's signed approval, with the receipt it names, into a folder below "
+        "/etc/countersign/approvals, then install again."
+    )
+
+
 class DowngradeError(InstallerError):
     """The release is older than what this host or its database already has."""
 
@@ -97,6 +107,16 @@ class OutcomeUnknownError(InstallerError):
     verdict = "may or may not be installed"
     state = "It is not known whether the database change stands; the application is unchanged."
     hint = "Run `countersign-install recover`: it asks the database which side of COMMIT it is on."
+
+
+class SchemaDiffersError(InstallerError):
+    """The database's schema is not what the environment before measured; see `detail`."""
+
+    exit_code = 35
+    hint = (
+        "Bring the named objects into the state that was tested, or test the release again on a "
+        "copy of this database and have that receipt approved."
+    )
 
 
 class ApplicationError(InstallerError):

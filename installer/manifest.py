@@ -6,26 +6,19 @@ may carry a condition that this version cannot honour. The signed bytes are what
 is ever serialised again in order to verify it.
 """
 
-import json
 import re
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
 
-from installer.errors import MalformedError
+from installer.strict_json import MAX_DOCUMENT_SIZE, Fields, load_json
 from installer.tree import MODES, Digest, Entry, Tree, by_path, digest_of, tree_digest
 
 FORMAT = 1
 TYPE = "countersign-manifest"
-MAX_MANIFEST_SIZE = 64 * 1024 * 1024
-MAX_DEPTH = 16
-MAX_DIGITS = 20
+MAX_MANIFEST_SIZE = MAX_DOCUMENT_SIZE
 MAX_CONTENT_SIZE = 16 * 1024**3
 EMPTY = "empty"
 """The starting point of a host that has no application yet."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +145,8 @@ def parse_manifest(raw: bytes) -> Manifest:
     Raises:
         MalformedError: `raw` is not a manifest of a format that this version knows.
     """
-    top = _Fields(load_json(raw, "manifest.json"), "manifest.json")
-    if top.text("type") != TYPE or top.integer("format", 1, 1_000_000) != FORMAT:
-        top.refuse(f"not a {TYPE} of format {FORMAT}; a newer countersign-installer may know it")
+    top = Fields(load_json(raw, "manifest.json"), "manifest.json")
+    top.require_type(TYPE, FORMAT)
     release, source = top.table("release"), top.table("source")
     application, database = top.optional("application"), top.optional("database")
     manifest = Manifest(
@@ -180,127 +172,13 @@ def parse_manifest(raw: bytes) -> Manifest:
     return manifest
 
 
-def load_json(raw: bytes, name: str) -> dict[str, Any]:
-    """A JSON object, refusing what `json.loads` lets pass: duplicate keys, NaN, surrogates, depth.
-
-    Raises:
-        MalformedError: `raw` is too large, not such an object, or not strict JSON.
-    """
-    if len(raw) > MAX_MANIFEST_SIZE:
-        raise MalformedError(f"{name}: larger than {MAX_MANIFEST_SIZE} bytes")
-    if _depth(raw) > MAX_DEPTH:
-        raise MalformedError(f"{name}: nested deeper than {MAX_DEPTH}")
-    try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_refuse_number,
-            parse_float=_refuse_number,
-            parse_int=_integer,
-        )
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8 form
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(f"{name}: not strict JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise MalformedError(f"{name}: not a JSON object")
-    return value
-
-
-def require_relative_path(path: str, where: str) -> str:
-    """`path`, if it is a plain relative path that stays below the folder it is relative to.
-
-    Raises:
-        MalformedError: it is absolute, leads out, or holds a control character or empty part.
-    """
-    parts = path.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or any(map(is_control, path)):
-        raise MalformedError(f"{where}: {path!r} is not a plain relative path")
-    return path
-
-
 PRODUCT = re.compile(r"[a-z][a-z0-9-]{0,63}")
 VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}")
 DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 ROOT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._+-]*){2,16}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class _Fields:
-    """The keys of one JSON object, each read once, by type; what was not read is refused."""
-
-    def __init__(self, value: object, where: str) -> None:
-        self.where = where
-        if not isinstance(value, dict):
-            self.refuse("not an object")
-        self._unread = dict(value)
-
-    def refuse(self, reason: str) -> NoReturn:
-        raise MalformedError(f"{self.where}: {reason}")
-
-    def _take(self, key: str, kind: type[T]) -> T:
-        if key not in self._unread:
-            self.refuse(f"{key} is missing")
-        value = self._unread.pop(key)
-        if type(value) is not kind:  # not isinstance: True is an int
-            self.refuse(f"{key} is not of type {kind.__name__}")
-        return value
-
-    def text(self, key: str) -> str:
-        return self._take(key, str)
-
-    def line(self, key: str) -> str:
-        value = self.text(key)
-        if not value.strip() or any(map(is_control, value)):
-            self.refuse(f"{key} is not one line of text")
-        return value
-
-    def matching(self, key: str, pattern: re.Pattern[str]) -> str:
-        value = self.text(key)
-        if not pattern.fullmatch(value):
-            self.refuse(f"{key} is {value!r}, which does not match {pattern.pattern}")
-        return value
-
-    def digest(self, key: str) -> Digest:
-        return Digest(self.matching(key, _DIGEST))
-
-    def integer(self, key: str, least: int, most: int) -> int:
-        value = self._take(key, int)
-        if not least <= value <= most:
-            self.refuse(f"{key} is {value}, outside {least}..{most}")
-        return value
-
-    def table(self, key: str) -> "_Fields":
-        return _Fields(self._take(key, dict), f"{self.where}: {key}")
-
-    def optional(self, key: str) -> "_Fields | None":
-        if self._unread.get(key, 0) is None:
-            del self._unread[key]
-            return None
-        return self.table(key)
-
-    def each(self, key: str, read: "Callable[[_Fields], T]") -> tuple[T, ...]:
-        found = []
-        for number, item in enumerate(self._take(key, list)):
-            fields = _Fields(item, f"{self.where}: {key}[{number}]")
-            found.append(read(fields))
-            fields.require_all_read()
-        return tuple(found)
-
-    def sequence(self, key: str, kind: type[T]) -> tuple[T, ...]:
-        values = self._take(key, list)
-        if any(type(value) is not kind for value in values):
-            self.refuse(f"{key} holds something that is not of type {kind.__name__}")
-        return tuple(values)
-
-    def path(self, key: str) -> str:
-        return require_relative_path(self.text(key), f"{self.where}: {key}")
-
-    def require_all_read(self) -> None:
-        if self._unread:
-            self.refuse(f"unknown key {min(self._unread)!r}")
-
-
-def _application(fields: _Fields) -> Application:
+def _application(fields: Fields) -> Application:
     tree = fields.each("tree", _entry)
     application = Application(
         root=fields.matching("root", ROOT),
@@ -320,7 +198,7 @@ def _application(fields: _Fields) -> Application:
     return application
 
 
-def _entry(fields: _Fields) -> Entry:
+def _entry(fields: Fields) -> Entry:
     mode = fields.text("mode")
     if mode not in MODES:
         fields.refuse(f"mode {mode!r} is none of {', '.join(sorted(MODES))}")
@@ -328,7 +206,7 @@ def _entry(fields: _Fields) -> Entry:
     return Entry(fields.path("path"), mode, size, fields.digest("digest"))
 
 
-def _patch(fields: _Fields) -> Patch:
+def _patch(fields: Fields) -> Patch:
     return Patch(
         name=fields.line("from"),
         digest=fields.digest("digest"),
@@ -338,7 +216,7 @@ def _patch(fields: _Fields) -> Patch:
     )
 
 
-def _database(fields: _Fields) -> Database:
+def _database(fields: Fields) -> Database:
     database = Database(
         name=fields.matching("name", DATABASE),
         scripts=fields.each("scripts", _script),
@@ -352,7 +230,7 @@ def _database(fields: _Fields) -> Database:
     return database
 
 
-def _script(fields: _Fields) -> Script:
+def _script(fields: Fields) -> Script:
     name, digest = fields.path("name"), fields.digest("digest")
     size, runs = fields.integer("size", 0, MAX_CONTENT_SIZE), fields.sequence("runs", int)
     if runs and not (list(runs) == sorted(set(runs)) and runs[0] >= 0 and runs[-1] < size):
@@ -360,7 +238,7 @@ def _script(fields: _Fields) -> Script:
     return Script(name, digest, size, runs)
 
 
-def _content(fields: _Fields) -> Content:
+def _content(fields: Fields) -> Content:
     content = Content(
         compression=fields.matching("compression", re.compile("xz")),
         digest=fields.digest("digest"),
@@ -370,7 +248,7 @@ def _content(fields: _Fields) -> Content:
     return content
 
 
-def _require_tree(paths: list[str], fields: _Fields) -> None:
+def _require_tree(paths: list[str], fields: Fields) -> None:
     """Refuse names that some file system holds for the same, and a file that is also a folder."""
     folded: dict[str, str] = {}
     for path in paths:
@@ -383,38 +261,6 @@ def _require_tree(paths: list[str], fields: _Fields) -> None:
         fields.refuse(f"{min(both)!r} is both a file and a folder")
 
 
-def _require_distinct(names: list[str], fields: _Fields) -> None:
+def _require_distinct(names: list[str], fields: Fields) -> None:
     if len(set(names)) != len(names):
         fields.refuse("two patches start from the same release")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return found
-
-
-def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text[:40]} is not an integer")
-
-
-def _integer(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
-    return int(text)
-
-
-def _depth(raw: bytes) -> int:
-    """The deepest nesting of brackets outside strings; cheap, and before any recursion."""
-    depth = deepest = 0
-    # Possessive: a long string costs no memory for ways back that are never taken.
-    for bracket in re.sub(rb'(?s)"(?:[^"\\]++|\\.)*+"|[^][{}"]++', b"", raw):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def is_control(char: str) -> bool:
-    """Whether `char` ends a line, steers a terminal, or is half a character."""
-    return unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}

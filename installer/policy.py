@@ -4,9 +4,12 @@ Opens no files, knows no clock. The rules:
 
 - Identities count, never keys: someone who signs with two keys counts once. An identity has one
   role, a key belongs to one identity, and a key is named by its full primary fingerprint.
+- Roles `customer` and `host` sign no manifests: a customer's signature counts on approvals, a
+  host's on receipts. All other roles sign manifests. A host has the environment that it is in.
 - A signature counts if its identity is not revoked and if it was made in the identity's time, from
   `not_before` to `not_after`. What a retired identity signed in its time goes on counting.
 - An environment that requires nothing is refused, and so is a condition that is not known here.
+- `[rotation]` says who has to sign the next policy, each role included (`installer.rotation`).
 """
 
 import re
@@ -16,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from installer.errors import ConfigurationError, SignatureError
+from installer.fingerprint import LAYERS
 from installer.host_file import ENVIRONMENT
 from installer.openpgp import Signature
 from installer.settings import Table, load_toml, nearest
@@ -24,7 +28,15 @@ POLICY_FILE = Path("/etc/countersign/policy.toml")
 REVOKED = "revoked"
 RETIRED = "retired"
 
-_LATER = ("receipt", "max_approval_days")
+CUSTOMER = "customer"
+HOST = "host"
+CHAIN = ("DEV", "QAT", "PRD")
+"""The order of environments, where the policy does not say another."""
+APPROVAL_DAYS = 30
+"""How long an approval is good at most, where the policy does not say."""
+
+_CONDITIONS = ("receipt", "max_approval_days", "signed_scripts", "schema")
+_LAYER = re.compile("|".join(LAYERS))
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,99}")
 _ROLE = re.compile(r"[a-z][a-z-]{0,31}")
 _STATUS = re.compile(rf"active|{RETIRED}|{REVOKED}")
@@ -33,7 +45,10 @@ _FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Someone who signs. Times are in seconds since 1970; None where there is no bound."""
+    """Someone who signs. Times are in seconds since 1970; None where there is no bound.
+
+    `environment` is where a host is; None for people.
+    """
 
     name: str
     role: str
@@ -41,6 +56,7 @@ class Identity:
     status: str
     not_before: int | None
     not_after: int | None
+    environment: str | None = None
 
     def objection(self, signature: Signature) -> str:
         """Why `signature`, made with a key of this identity, does not count; empty if it does."""
@@ -66,12 +82,44 @@ class Signer:
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """What an environment requires of a release.
+
+    `signers` says how many of which role have to sign the manifest, `customers` how many customers
+    the approval. `receipt_from` is the environment whose receipt it takes, or None; `layers` are
+    the layers of the schema that then have to be the same. `signed_scripts`: each script has to be
+    signed by its author.
+    """
+
+    signers: Mapping[str, int]
+    customers: int
+    receipt_from: str | None
+    max_approval_days: int
+    signed_scripts: bool
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The policy as parsed. `requirements` has, by environment, how many of which role it takes."""
+    """The policy as parsed. `rotation` says how many of which role have to sign the next one."""
 
     serial: int
     identities: tuple[Identity, ...]
-    requirements: Mapping[str, Mapping[str, int]]
+    chain: tuple[str, ...]
+    requirements: Mapping[str, Requirement]
+    rotation: Mapping[str, int]
+
+    def requirement(self, environment: str) -> Requirement:
+        """What `environment` requires.
+
+        Raises:
+            ConfigurationError: the policy does not say.
+        """
+        if environment not in self.requirements:
+            raise ConfigurationError(
+                f"{POLICY_FILE} has no [require.{environment}], so nothing may be installed here"
+            )
+        return self.requirements[environment]
 
 
 def parse_policy(text: bytes) -> Policy:
@@ -81,18 +129,20 @@ def parse_policy(text: bytes) -> Policy:
         ConfigurationError: a key is unknown, missing or has a value that it cannot have, two
             identities share a name or a key, or a requirement can never be met.
     """
-    top = load_toml(text, POLICY_FILE.name).only("serial", "identity", "require")
+    top = load_toml(text, POLICY_FILE.name)
+    top.only("serial", "chain", "identity", "require", "rotation")
     serial = top.integer("serial", 1, 2**53)
+    chain = top.texts("chain", ENVIRONMENT, CHAIN)
     identities = tuple(_identity(table) for table in top.each("identity"))
     _require_distinct(top, "name", [identity.name for identity in identities])
     _require_distinct(top, "fingerprint", [f for i in identities for f in i.fingerprints])
     requirements = {
-        environment: _requirement(environment, table, identities)
+        environment: _requirement(environment, table, identities, chain)
         for environment, table in top.tables("require").items()
     }
     if not requirements:
         top.refuse("no [require.ENVIRONMENT], so nothing can ever be installed")
-    return Policy(serial, identities, requirements)
+    return Policy(serial, identities, chain, requirements, _rotation(top, identities))
 
 
 def authorise(
@@ -101,20 +151,33 @@ def authorise(
     signatures: Iterable[Signature],
     unknown_keys: Iterable[str] = (),
 ) -> tuple[Signer, ...]:
-    """Those whose signatures count, in the policy's order, if they are enough for `environment`.
+    """Those whose signatures of a manifest count, if they are enough for `environment`.
 
-    `unknown_keys` are the fingerprints of keys that signed too, but that the keyring does not
-    hold: they are named where signatures are wanting.
+    They are in the policy's order. `unknown_keys` are the fingerprints of keys that signed too, but
+    that the keyring does not hold: they are named where signatures are wanting.
 
     Raises:
         ConfigurationError: the policy has no requirement for `environment`.
         SignatureError: too few signatures count; `detail` says why each of the others does not.
     """
-    required = policy.requirements.get(environment)
-    if required is None:
-        raise ConfigurationError(
-            f"{POLICY_FILE} has no [require.{environment}], so nothing may be installed here"
-        )
+    required = policy.requirement(environment).signers
+    return require_signers(policy, required, environment, signatures, unknown_keys)
+
+
+def require_signers(
+    policy: Policy,
+    required: Mapping[str, int],
+    what: str,
+    signatures: Iterable[Signature],
+    unknown_keys: Iterable[str] = (),
+) -> tuple[Signer, ...]:
+    """Those whose signatures count, in the policy's order, if they are as many as `required`.
+
+    `required` has how many of which role; `what` requires them, in the words of the message.
+
+    Raises:
+        SignatureError: too few signatures count; `detail` says why each of the others does not.
+    """
     keys, objections = _count(policy, signatures)
     objections += [f"{key}: a key that this host's keyring does not hold" for key in unknown_keys]
     signers = tuple(
@@ -124,10 +187,16 @@ def authorise(
     )
     if wanting := list(_wanting(required, signers)):
         raise SignatureError(
-            f"{environment} requires {', and '.join(wanting)}",
+            f"{what} requires {', and '.join(wanting)}",
             detail="\n".join(f"Not counted: {objection}" for objection in objections),
         )
     return signers
+
+
+def counted(policy: Policy, signatures: Iterable[Signature]) -> tuple[Identity, ...]:
+    """The identities whose signatures count, whatever their roles; each once."""
+    keys, _ = _count(policy, signatures)
+    return tuple(keys)
 
 
 def _count(
@@ -157,7 +226,7 @@ def _wanting(required: Mapping[str, int], signers: Iterable[Signer]) -> Iterator
 
 
 def _identity(table: Table) -> Identity:
-    table.only("name", "role", "fingerprints", "status", "not_before", "not_after")
+    table.only("name", "role", "environment", "fingerprints", "status", "not_before", "not_after")
     identity = Identity(
         name=table.text("name", _NAME),
         role=table.text("role", _ROLE),
@@ -165,7 +234,10 @@ def _identity(table: Table) -> Identity:
         status=table.text("status", _STATUS, "active"),
         not_before=table.moment("not_before"),
         not_after=table.moment("not_after"),
+        environment=table.text("environment", ENVIRONMENT) if table.has("environment") else None,
     )
+    if (identity.role == HOST) != (identity.environment is not None):
+        table.refuse(f"environment is what an identity of role {HOST!r} has, and no other")
     if identity.status == RETIRED and identity.not_after is None:
         table.refuse("not_after is missing: until when do a retired identity's signatures count?")
     bounds = [moment for moment in (identity.not_before, identity.not_after) if moment is not None]
@@ -194,21 +266,64 @@ def _require_distinct(top: Table, what: str, values: list[str]) -> None:
 
 
 def _requirement(
-    environment: str, table: Table, identities: tuple[Identity, ...]
-) -> dict[str, int]:
+    environment: str, table: Table, identities: tuple[Identity, ...], chain: tuple[str, ...]
+) -> Requirement:
     if not ENVIRONMENT.fullmatch(environment):
         table.refuse(f"an environment's name matches {ENVIRONMENT.pattern}")
-    if later := [key for key in _LATER if table.has(key)]:
-        table.refuse(f"{later[0]} is a condition that this version cannot honour yet; remove it")
-    if not table.keys:
-        table.refuse("requires no one")
-    return {role: _threshold(role, table, identities) for role in table.keys}
+    roles = _thresholds(table, identities)
+    customers = roles.pop(CUSTOMER, 0)
+    if not roles:
+        table.refuse("requires nobody's signature of the manifest")
+    if table.has("max_approval_days") and not customers:
+        table.refuse("max_approval_days needs customer, whose approval it is about")
+    receipt_from = None
+    if table.flag("receipt"):
+        receipt_from = _receipt_from(environment, table, identities, chain)
+    elif table.has("schema"):
+        table.refuse("schema needs receipt = true, which has what to compare with")
+    return Requirement(
+        signers=roles,
+        customers=customers,
+        receipt_from=receipt_from,
+        max_approval_days=table.integer("max_approval_days", 1, 3650, APPROVAL_DAYS),
+        signed_scripts=table.flag("signed_scripts"),
+        layers=table.texts("schema", _LAYER, LAYERS),
+    )
+
+
+def _receipt_from(
+    environment: str, table: Table, identities: tuple[Identity, ...], chain: tuple[str, ...]
+) -> str:
+    """The environment before this one, which measures a release first."""
+    place = chain.index(environment) if environment in chain else 0
+    if place == 0:
+        table.refuse(f"receipt: no environment comes before it in chain = {list(chain)}")
+    before = chain[place - 1]
+    if not any(identity.environment == before for identity in identities):
+        table.refuse(f"receipt: no identity of role {HOST!r} has environment = {before!r}")
+    return before
+
+
+def _rotation(top: Table, identities: tuple[Identity, ...]) -> dict[str, int]:
+    table = top.table("rotation")
+    roles = _thresholds(table, identities)
+    if not roles:
+        table.refuse("requires nobody's signature of the next policy")
+    return roles
+
+
+def _thresholds(table: Table, identities: tuple[Identity, ...]) -> dict[str, int]:
+    roles = [key for key in table.keys if key not in _CONDITIONS]
+    if HOST in roles:
+        table.refuse(f"a {HOST} signs receipts only; receipt = true requires one")
+    return {role: _threshold(role, table, identities) for role in roles}
 
 
 def _threshold(role: str, table: Table, identities: tuple[Identity, ...]) -> int:
     roles = [identity.role for identity in identities]
     if role not in roles:
-        table.refuse(f"no identity has the role {role!r}; {nearest(role, set(roles))}")
+        known = {*roles, *_CONDITIONS}
+        table.refuse(f"no identity has the role {role!r}; {nearest(role, known)}")
     threshold = table.integer(role, 1, 1000)
     if roles.count(role) < threshold:
         table.refuse(f"{role} = {threshold}, but only {roles.count(role)} have that role")

@@ -18,6 +18,7 @@ T = TypeVar("T")
 _KINDS: dict[type, str] = {
     str: "text in quotes",
     int: "a whole number",
+    bool: "true or false",
     list: "a list",
     dict: "a table",
     datetime: "a date and time such as 2026-01-31T00:00:00Z",
@@ -91,6 +92,10 @@ class Table:
             self.refuse(f"{key} is {value}, outside {least}..{most}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false; false where `key` is not given."""
+        return self.has(key) and self._take(key, bool)
+
     def moment(self, key: str) -> int | None:
         """A date and time with its offset, in seconds since 1970; None where it is not given."""
         if not self.has(key):
@@ -106,6 +111,10 @@ class Table:
         return {
             name: Table(values, f"{self.where}: [{key}.{name}]") for name, values in group.items()
         }
+
+    def table(self, key: str) -> "Table":
+        """The table `[key]`."""
+        return Table(self._take(key, dict), f"{self.where}: [{key}]")
 
     def each(self, key: str) -> "list[Table]":
         """The tables that are each headed `[[key]]`."""

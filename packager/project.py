@@ -18,9 +18,8 @@ from installer.manifest import (
     ROOT,
     VERSION,
     Accepted,
-    is_control,
-    require_relative_path,
 )
+from installer.strict_json import is_control, require_relative_path
 from packager.toml_reader import Key, Reader, Schema, is_tables, kind_of, meant
 
 T = TypeVar("T")

@@ -51,7 +51,8 @@ class Developers:
             for name, key in known
         ]
         requirements = [f"[require.{name}]\ndeveloper = {n}\n" for name, n in required.items()]
-        return "\n".join(["serial = 1\n", *identities, *requirements])
+        rotation = "[rotation]\ndeveloper = 1\n"
+        return "\n".join(["serial = 1\n", *identities, *requirements, rotation])
 
     def keyring(self) -> bytes:
         """The binary keyring of those whom the policy knows."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from installer.errors import MalformedError
-from installer.manifest import is_control, require_relative_path
+from installer.strict_json import is_control, require_relative_path
 from packager.errors import ProjectError
 
 

@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 
-from installer import manifest as manifest_module
+from installer import strict_json
 from installer.errors import MalformedError
 from installer.manifest import (
-    MAX_DEPTH,
     Accepted,
     Patch,
     Script,
-    load_json,
     parse_manifest,
-    require_relative_path,
 )
+from installer.strict_json import MAX_DEPTH, load_json, require_relative_path
 from installer.tree import Digest, Entry, digest_of, tree_digest
 
 A, B, C = (Digest(letter * 64) for letter in "abc")
@@ -404,7 +402,7 @@ def test_nesting_up_to_the_limit_is_read() -> None:
 
 
 def test_a_manifest_beyond_the_limit_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "MAX_MANIFEST_SIZE", 10)
+    monkeypatch.setattr(strict_json, "MAX_DOCUMENT_SIZE", 10)
     assert refusal(b'{"a": "bc"}', load) == "manifest.json: larger than 10 bytes"
 
 
