@@ -63,16 +63,19 @@ class Dossier:
     """A folder of statements, as read; whoever made the signatures was verified, and no more.
 
     `approval` and `receipt` are None where there is none. A dossier may hold a receipt alone, or a
-    withdrawal alone.
+    withdrawal alone. `problem` is why it could not be read; then nothing in it counts. `unknown`
+    are keys that signed the approval, and that this host does not hold.
     """
 
     name: str
+    problem: str = ""
     approval: Approval | None = None
     approvers: tuple[Signature, ...] = ()
     receipt: Receipt | None = None
     receipt_signers: tuple[Signature, ...] = ()
     withdrawal: Withdrawal | None = None
     withdrawers: tuple[Signature, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +182,16 @@ def require_approved(
         ApprovalError: no dossier does; `detail` says of each of this product why not.
     """
     requirement = policy.requirement(environment)
-    if not (requirement.customers or requirement.receipt_from):
+    if not requirement.needs_dossier:
         return Approved(None, ())
     dossiers = tuple(dossiers)
     withdrawn = _withdrawn(policy, dossiers)
     objections = []
     for dossier in dossiers:
         if not _is_about(dossier, manifest.product):
+            continue
+        if dossier.problem:
+            objections.append(f"{dossier.name}: {dossier.problem}")
             continue
         try:
             customers: tuple[Signer, ...] = ()
@@ -213,7 +219,7 @@ def _customers(
     if dossier.approval.digest in withdrawn:
         raise ApprovalError("the approval was withdrawn")
     wanted = {CUSTOMER: requirement.customers}
-    return require_signers(policy, wanted, "an approval", dossier.approvers)
+    return require_signers(policy, wanted, "an approval", dossier.approvers, dossier.unknown)
 
 
 def _objections(
@@ -261,6 +267,8 @@ def _receipt_objections(
         yield f"its receipt is of {receipt.product} {receipt.version}, of another manifest"
     if receipt.outcome != INSTALLED:
         yield f"its receipt says that the install {receipt.outcome}"
+    if (receipt.database is None) != (manifest.database is None):
+        yield "its receipt does not say what the release did to the database"
     if receipt.environment != wanted:
         yield f"its receipt is from {receipt.environment}, not from {wanted}"
     signers = counted(policy, dossier.receipt_signers)
@@ -286,10 +294,8 @@ def _withdrawn(policy: Policy, dossiers: Iterable[Dossier]) -> frozenset[Digest]
 
 
 def _is_about(dossier: Dossier, product: str) -> bool:
-    return any(
-        statement is not None and statement.product == product
-        for statement in (dossier.approval, dossier.receipt)
-    )
+    statement = dossier.approval or dossier.receipt
+    return bool(dossier.problem) or (statement is not None and statement.product == product)
 
 
 def _refuse_if(objections: Iterator[str]) -> None:

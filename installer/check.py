@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 from installer.application import GIT, choose_patch
+from installer.approval import Approved
 from installer.bundle import Bundle
 from installer.database import connect
 from installer.errors import ConfigurationError
-from installer.install import open_site, plan
 from installer.machine import Machine
+from installer.manifest import Script
+from installer.promotion import Measure
+from installer.site import Site, open_site, plan
 from installer.state import ProductState
 
 
@@ -47,6 +50,10 @@ def check_release(bundle: Bundle, machine: Machine) -> list[str]:
     found = [f"{manifest.title}: signed by {signers}"]
     with open_site(manifest, state, machine) as site:
         pending = plan(site)
+        if not site.is_committed():
+            approved = machine.approve(manifest)
+            found += [f"approved by {customer.name}" for customer in approved.customers]
+            found += _measured(approved, machine, site, pending)
         found += [f"would run {script.name}" for script in pending]
         if site.folder and manifest.application:
             before = site.folder.tree()
@@ -54,6 +61,19 @@ def check_release(bundle: Bundle, machine: Machine) -> list[str]:
                 patch = choose_patch(manifest.application, before)
                 found.append(f"would patch {_shown(site.folder.root)} from {patch.name}")
     return found
+
+
+def _measured(
+    approved: Approved, machine: Machine, site: Site, pending: tuple[Script, ...]
+) -> list[str]:
+    """Whether what was tested elsewhere was tested on a database like this one."""
+    if approved.receipt is None:
+        return []
+    measure = Measure(approved.receipt, machine.requirement.layers)
+    measure.require_scripts(pending)
+    if site.database:
+        measure.require_before(site.database.schema())
+    return [f"as tested: {approved.receipt.title}"]
 
 
 def _shown(root: Path) -> str:

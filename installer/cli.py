@@ -66,6 +66,59 @@ def cli(session: Session, *, as_json: bool) -> None:
 
 
 @cli.command()
+@click.pass_obj
+def init(session: Session) -> None:
+    """Make the key that this host signs its receipts with. Needs host.toml, and no policy yet.
+
+    Prints what a policy has to say about this host, and writes the public key, which belongs into
+    every keyring.pgp, to /var/lib/countersign/host-key.asc. A key that is there is kept.
+    """
+    from installer.host_key import make_host_key
+
+    _require_root()
+    made = make_host_key(host.STATE, host.load_host().environment)
+    lines = [
+        f"the key that this host signs with is {made.fingerprint}",
+        f"its public half, for keyring.pgp, is in {made.public}; in the policy it is:",
+        "",
+        *made.identity,
+    ]
+    session.show(lines, fingerprint=made.fingerprint, public_key=made.public)
+
+
+@cli.command()
+@click.option("--database", help="The database, as host.toml names it; default: the only one.")
+@click.option(
+    "--diff",
+    "receipt",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Say how the schema differs from what this receipt has after its release.",
+)
+@click.option("--before", is_flag=True, help="With --diff: from what it has before its release.")
+@click.pass_obj
+def schema(session: Session, database: str | None, receipt: Path | None, *, before: bool) -> None:
+    """Print the schema's fingerprints, and its objects with --json. Touches nothing.
+
+    With --diff, exits with 35 where the schema differs.
+    """
+    from installer.schema import compare, read_schema
+
+    found = read_schema(session.machine(), database)
+    if receipt is not None:
+        apart = compare(found, receipt, before=before)
+        session.show(apart.lines, **apart.facts)
+        sys.exit(apart.exit_code)
+    lines = [f"PostgreSQL {found.major}, {len(found.objects)} objects"]
+    lines += [f"  {layer:<12} {digest}" for layer, digest in found.fingerprints.items()]
+    session.show(
+        lines,
+        major=found.major,
+        fingerprints=dict(found.fingerprints),
+        objects=[item._asdict() for item in found.objects],
+    )
+
+
+@cli.command()
 @PACKAGE
 @click.pass_obj
 def verify(session: Session, package: Path) -> None:

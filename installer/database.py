@@ -38,6 +38,7 @@ from installer.errors import (
 from installer.fingerprint import SETTINGS, Schema, schema_of
 from installer.host_file import DatabaseTarget
 from installer.manifest import Script
+from installer.receipt import Lock, Retry
 from installer.runs import RUN_SCRIPT, Part, parts, place
 from installer.tree import Digest
 
@@ -89,6 +90,15 @@ class ScriptRun:
     script_digest: Digest
     milliseconds: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """Which database this is: its name, and of its cluster the identifier and the version."""
+
+    name: str
+    system: str
+    version: str
 
 
 @contextmanager
@@ -193,25 +203,29 @@ class Database:
         try:
             with _server_words(DatabaseUnavailableError, f"database {self._target.name}"):
                 self._connection.execute("BEGIN")
-                self._lock()
+                retries = self._lock()
                 self._ensure_ledger()
-            yield Transaction(self._connection, self._target)
+            yield Transaction(self._connection, self._target, retries)
         except BaseException:
             self._rollback()
             raise
         self._commit()
 
-    def _lock(self) -> None:
-        deadline = time.monotonic() + self._target.lock_wait
+    def _lock(self) -> tuple[Retry, ...]:
+        """Take the install lock; returns what it had to wait for."""
+        started, holder = time.monotonic(), ""
         query = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)"
         while not _one(self._connection, query, [ADVISORY_LOCK]):
-            if time.monotonic() >= deadline:
-                holder = _one(self._connection, _LOCK_HOLDER, [ADVISORY_LOCK])
+            found = _one(self._connection, _LOCK_HOLDER, [ADVISORY_LOCK])
+            holder = str(found or holder or "it has just ended")
+            if time.monotonic() >= started + self._target.lock_wait:
                 raise LockedError(
                     f"another install holds the lock of database {self._target.name} "
-                    f"for more than {self._target.lock_wait} s: {holder or 'it has just ended'}"
+                    f"for more than {self._target.lock_wait} s: {holder}"
                 )
             time.sleep(POLL_INTERVAL)
+        waited = f"another install held the lock: {holder}"
+        return (Retry(waited, _milliseconds(started)),) if holder else ()
 
     def _has_ledger(self) -> bool:
         """Whether the ledger exists; one that another role owns is not ours, and is refused."""
@@ -253,9 +267,13 @@ class Database:
 class Transaction:
     """The release's transaction, begun and holding the install lock."""
 
-    def __init__(self, connection: psycopg.Connection, target: DatabaseTarget) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, target: DatabaseTarget, retries: tuple[Retry, ...]
+    ) -> None:
         self._connection = connection
+        self._name = target.name
         self._owner = _quoted(target.owner)
+        self.retries = retries
         self._id = self._execute("the transaction", b"SELECT pg_catalog.pg_current_xact_id()")
 
     @cached_property
@@ -299,6 +317,25 @@ class Transaction:
         with _server_words(DatabaseUnavailableError, "the schema"):
             return _read_schema(self._connection)
 
+    def identity(self) -> ServerIdentity:
+        """Which database this is."""
+        found = self._execute("the server", _IDENTITY)
+        return ServerIdentity(self._name, *(value.decode() for value in found))
+
+    def relations(self) -> Mapping[int, str]:
+        """The relations there are, by oid: to name those that are dropped, and tell new ones."""
+        (found,) = self._execute("the relations", _RELATIONS)
+        return {int(oid): name for oid, name in json.loads(found or b"{}").items()}
+
+    def locks(self, before: Mapping[int, str]) -> tuple[tuple[Lock, ...], tuple[str, ...]]:
+        """The strongest lock on each of the relations `before`, and the names of newer ones."""
+        self._execute("the locks", RESET_SESSION)
+        (found,) = self._execute("the locks", _LOCKS)
+        held = json.loads(found or b"[]")
+        old = {Lock(before[oid], mode) for oid, _, mode in held if oid in before}
+        new = {name for oid, name, _ in held if oid not in before and name}
+        return tuple(sorted(old)), tuple(sorted(new))
+
     def settle_constraints(self) -> None:
         """Check deferred constraints now, as the owner role, while an error still has a name."""
         self._execute("deferred constraints", RESET_SESSION)
@@ -307,17 +344,18 @@ class Transaction:
 
     def record(
         self, verb: str, origin: Origin, runs: Sequence[ScriptRun] = (), **columns: object
-    ) -> None:
+    ) -> Digest:
         """Append a row for each of `runs`, then one for the release, which has `columns` besides.
 
-        `verb` is what happened: applied, adopted or failed.
+        `verb` is what happened: applied, adopted or failed. Returns the last row's hash.
         """
         common = asdict(origin)
         entries = [common | asdict(run) | {"event": f"script {verb}"} for run in runs]
         entries.append(common | columns | {"event": f"release {verb}"})
         self._execute("the ledger", RESET_SESSION)
         parameters = [json.dumps(entries).encode()]
-        self._execute("the ledger", b"SELECT countersign.append($1)", parameters)
+        (head,) = self._execute("the ledger", b"SELECT countersign.append($1)", parameters)
+        return Digest(head.decode())
 
     def _run(self, name: str, texts: Sequence[str], part: Part | None = None) -> int:
         if not texts:
@@ -444,6 +482,33 @@ SELECT owner.rolname = session_user AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relowner <> n.nspowner)
 FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS owner ON owner.oid = n.nspowner
 WHERE n.nspname = 'countersign'
+"""
+_IDENTITY = b"""
+SELECT system_identifier, pg_catalog.current_setting('server_version')
+FROM pg_catalog.pg_control_system()
+"""
+_RELATIONS = b"""
+SELECT pg_catalog.json_object_agg(c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname))
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
+"""
+# The modes from the weakest to the strongest (PostgreSQL, "Table-Level Locks"). A relation that was
+# dropped meanwhile has no name here any more.
+_LOCKS = b"""
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, mode)) FROM (
+    SELECT DISTINCT ON (l.relation) l.relation AS oid, l.mode, CASE
+        WHEN n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
+        THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END AS name
+    FROM pg_catalog.pg_locks AS l
+    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+    LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                          WHERE datname = pg_catalog.current_database())
+    ORDER BY l.relation, pg_catalog.array_position(ARRAY['AccessShareLock', 'RowShareLock',
+        'RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+        'ExclusiveLock', 'AccessExclusiveLock'], l.mode) DESC
+) AS held
 """
 _SCRIPTS = """
 SELECT script, script_digest FROM countersign.ledger WHERE product = %s AND script IS NOT NULL

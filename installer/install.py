@@ -2,20 +2,23 @@
 
 Nothing is touched before the signatures, the plan and the content's digest are good. Up to COMMIT a
 failure takes back what was staged; from COMMIT on the database is the truth, and the application is
-rolled forward to it, by this run or by the next.
+rolled forward to it, by this run or by the next. What is measured on the way becomes the receipt.
 """
 
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer import __version__
 from installer.application import ApplicationFolder, require_tree
+from installer.approval import Approved
+from installer.authors import require_authors
 from installer.bundle import Bundle, ContentReader, Head
-from installer.database import Database, LedgerState, Origin, ScriptRun, connect
+from installer.clock import remember
+from installer.database import Origin, ScriptRun, Transaction
 from installer.errors import (
     ApplicationError,
     InstallerError,
@@ -23,11 +26,14 @@ from installer.errors import (
     OutcomeUnknownError,
     PlanDivergedError,
 )
-from installer.machine import Machine
+from installer.machine import CLOCK, Machine
 from installer.manifest import Manifest, Script
-from installer.planning import pending_scripts, require_not_older
+from installer.policy import Signer
+from installer.promotion import Measure
+from installer.receipts import Measurement, publish
 from installer.report import Report
 from installer.signatures import VerifiedRelease
+from installer.site import Site, open_site, plan
 from installer.state import ProductState
 from installer.tools import run, words
 from installer.tree import scan
@@ -47,23 +53,13 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """One product on this host: its database, its folder, its memory."""
+class Change:
+    """What is brought to a site: a verified release, and what it has to be like here."""
 
-    manifest: Manifest
-    database: Database | None
-    folder: ApplicationFolder | None
-    state: ProductState
-
-    def ledger(self) -> LedgerState:
-        """What the ledger says of the product; nothing stands without a database."""
-        return self.database.state(self.manifest.product) if self.database else LedgerState({})
-
-    def is_committed(self) -> bool:
-        """Whether the release stands: in the ledger, or where there is none, in the folder."""
-        if self.database:
-            return self.manifest.digest in self.ledger().releases
-        return self.folder is not None and self.folder.current_version() == self.manifest.version
+    head: Head
+    content: ContentReader
+    measure: Measure
+    measured: Measurement
 
 
 def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> Outcome:
@@ -77,17 +73,24 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
     manifest = release.manifest
     report.about(manifest)
     report.step(f"{manifest.title}: signed by {', '.join(s.name for s in release.signers)}")
+    remember(machine.state / CLOCK, int(time.time()))
     content = bundle.open_content(manifest)
     state = ProductState(machine.state / manifest.product)
     with state.lock():
         _settle_other(state, manifest, machine, report)
         report.about(manifest)
         with open_site(manifest, state, machine) as site:
-            plan(site)
+            pending = plan(site)
             if _stands(site):
                 return Outcome(manifest.product, manifest.version, "already installed")
-            origin = origin_of(release, machine, package)
-            runs = _change(site, bundle.head, content, origin, report)
+            approved = _admit(site, pending, content, machine, report)
+            change = Change(
+                bundle.head,
+                content,
+                Measure(approved.receipt, machine.requirement.layers),
+                Measurement(manifest, origin_of(release, machine, package, approved.customers)),
+            )
+            runs = _change(site, change, machine, report)
             _switch(site, machine, report)
     return Outcome(manifest.product, manifest.version, "installed", runs)
 
@@ -134,19 +137,9 @@ def recover(product: str, machine: Machine, report: Report) -> Outcome | None:
         return _settle(pending, state, machine, report) if pending else None
 
 
-def plan(site: Site) -> tuple[Script, ...]:
-    """The scripts that are still to run here.
-
-    Raises:
-        DowngradeError: the release is older than what the host or its database has.
-        PlanDivergedError: the ledger and the release disagree.
-    """
-    manifest, ledger = site.manifest, site.ledger()
-    require_not_older(manifest, site.state.installed(), ledger.sequence, ledger.manifest)
-    return pending_scripts(manifest.database, ledger.applied) if manifest.database else ()
-
-
-def origin_of(release: VerifiedRelease, machine: Machine, package: str) -> Origin:
+def origin_of(
+    release: VerifiedRelease, machine: Machine, package: str, customers: tuple[Signer, ...] = ()
+) -> Origin:
     """What the ledger's rows say about where the change comes from."""
     manifest = release.manifest
     return Origin(
@@ -154,7 +147,7 @@ def origin_of(release: VerifiedRelease, machine: Machine, package: str) -> Origi
         version=manifest.version,
         sequence=manifest.sequence,
         manifest=manifest.digest,
-        signers=tuple(f"{s.role} {s.name} {s.fingerprint}" for s in release.signers),
+        signers=tuple(f"{s.role} {s.name} {s.fingerprint}" for s in (*release.signers, *customers)),
         environment=machine.host.environment,
         host=socket.gethostname(),
         package=package,
@@ -162,56 +155,62 @@ def origin_of(release: VerifiedRelease, machine: Machine, package: str) -> Origi
     )
 
 
-@contextmanager
-def open_site(manifest: Manifest, state: ProductState, machine: Machine) -> Iterator[Site]:
-    """Connect to what the release is about, as the host file names it.
+def _admit(
+    site: Site,
+    pending: tuple[Script, ...],
+    content: ContentReader,
+    machine: Machine,
+    report: Report,
+) -> Approved:
+    """What the environment requires besides the developers' signatures; else refuse.
 
-    Raises:
-        ConfigurationError: the host file does not have the database or the application.
-        DatabaseUnavailableError: the database cannot be reached, or must not be used.
+    A change that is committed already was let in then: it only has to be finished.
     """
-    with ExitStack() as stack:
-        folder = database = None
-        if manifest.application:
-            target = machine.host.application(manifest.product, manifest.application.root)
-            folder = ApplicationFolder(target.root)
-        if manifest.database:
-            named = machine.host.database(manifest.database.name)
-            database = stack.enter_context(connect(named, manifest.title))
-        yield Site(manifest, database, folder, state)
+    manifest = site.manifest
+    if site.is_committed():
+        return Approved(None, ())
+    approved = machine.approve(manifest)
+    for customer in approved.customers:
+        report.step(f"{manifest.title}: approved by {customer.name}")
+    if machine.requirement.signed_scripts and manifest.database:
+        scripts = (*pending, *manifest.database.verify)
+        require_authors(machine.policy, scripts, content, machine.keyring, int(time.time()))
+    Measure(approved.receipt).require_scripts(pending)
+    return approved
 
 
-def _change(
-    site: Site, head: Head, content: ContentReader, origin: Origin, report: Report
-) -> tuple[ScriptRun, ...]:
+def _change(site: Site, change: Change, machine: Machine, report: Report) -> tuple[ScriptRun, ...]:
     """Stage the application and commit the database change; or take everything back.
 
     Where the change is committed already, by a run that was cut short or by another host, there is
     nothing to take back: the application only has to follow.
     """
     if site.is_committed():
-        _stage(site, head, content, report)
+        _stage(site, change, report)
+        if not site.state.drafts():  # another host ran the scripts: here there is less to tell
+            change.measured.keep(site.state)
         return ()
     try:
         with _undone_on_failure(site):
-            _stage(site, head, content, report)
-            return _run_scripts(site, content, origin, report)
+            _stage(site, change, report)
+            return _run_scripts(site, change, report)
     except OutcomeUnknownError:
         raise
     except InstallerError as error:
-        _record_failure(site, origin, error, report)
+        _record_failure(site, change.measured, error, report)
+        publish(site.state, machine.state, report)
         raise
 
 
-def _stage(site: Site, head: Head, content: ContentReader, report: Report) -> None:
+def _stage(site: Site, change: Change, report: Report) -> None:
     manifest = site.manifest
     if site.folder and manifest.application:
         report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
         try:
-            site.folder.stage(manifest.application, manifest.version, content)
+            site.folder.stage(manifest.application, manifest.version, change.content)
         except OSError as error:  # a full disk, for one
             raise ApplicationError(f"it cannot be staged: {error}") from None
-    site.state.begin(head)
+    site.state.begin(change.head)
 
 
 @contextmanager
@@ -228,31 +227,53 @@ def _undone_on_failure(site: Site) -> Iterator[None]:
         raise
 
 
-def _run_scripts(
-    site: Site, content: ContentReader, origin: Origin, report: Report
-) -> tuple[ScriptRun, ...]:
+def _run_scripts(site: Site, change: Change, report: Report) -> tuple[ScriptRun, ...]:
     """The one transaction: the ledger is read again under its lock, and written before COMMIT."""
-    manifest = site.manifest
+    manifest, measured = site.manifest, change.measured
     if not (site.database and manifest.database):
+        measured.keep(site.state)
         return ()
     started = time.monotonic()
     with site.database.transaction() as transaction:
         pending = plan(site)
         if site.is_committed():
+            measured.keep(site.state)
             return ()
-        report.step(f"{manifest.title}: {len(pending)} scripts to run")
-        runs = []
-        for number, script in enumerate(pending, 1):
-            report.script(number, len(pending), script.name)
-            runs.append(transaction.run(script, content))
-        for script in manifest.database.verify:
-            report.step(f"  verifying with {script.name}")
-            transaction.run(script, content)
-        transaction.settle_constraints()
-        elapsed = round((time.monotonic() - started) * 1000)
-        transaction.record("applied", origin, runs, milliseconds=elapsed)
-    report.step(f"{manifest.title}: {len(runs)} scripts committed in {elapsed} ms")
-    return tuple(runs)
+        change.measure.require_scripts(pending)
+        measured.server, measured.retries = transaction.identity(), transaction.retries
+        measured.before = before = transaction.schema()
+        change.measure.require_before(before)
+        relations = transaction.relations()
+        _run_each(pending, manifest.database.verify, transaction, change, report)
+        measured.after = after = transaction.schema()
+        change.measure.require_after(after)
+        measured.locks, measured.created = transaction.locks(relations)
+        measured.milliseconds = round((time.monotonic() - started) * 1000)
+        measured.ledger = transaction.record(
+            "applied", measured.origin, measured.runs, milliseconds=measured.milliseconds
+        )
+        measured.keep(site.state)
+    report.step(
+        f"{manifest.title}: {len(measured.runs)} scripts committed in {measured.milliseconds} ms"
+    )
+    return tuple(measured.runs)
+
+
+def _run_each(
+    pending: tuple[Script, ...],
+    verify: tuple[Script, ...],
+    transaction: Transaction,
+    change: Change,
+    report: Report,
+) -> None:
+    report.step(f"{change.measured.manifest.title}: {len(pending)} scripts to run")
+    for number, script in enumerate(pending, 1):
+        report.script(number, len(pending), script.name)
+        change.measured.runs.append(transaction.run(script, change.content))
+    for script in verify:
+        report.step(f"  verifying with {script.name}")
+        transaction.run(script, change.content)
+    transaction.settle_constraints()
 
 
 def _record_adoption(site: Site, origin: Origin, reason: str) -> None:
@@ -263,14 +284,19 @@ def _record_adoption(site: Site, origin: Origin, reason: str) -> None:
         transaction.record("adopted", origin, runs, detail=reason)
 
 
-def _record_failure(site: Site, origin: Origin, error: InstallerError, report: Report) -> None:
-    if site.database is None:
-        return
-    try:
-        with site.database.transaction() as transaction:
-            transaction.record("failed", origin, detail=f"exit code {error.exit_code}: {error}")
-    except InstallerError as unrecorded:
-        report.warn(f"the ledger has no row for this failure: {unrecorded}")
+def _record_failure(
+    site: Site, measured: Measurement, error: InstallerError, report: Report
+) -> None:
+    """Say in the ledger and in a receipt that it failed, and why; nothing of it stands."""
+    measured.after, measured.ledger = None, None
+    if site.database:
+        words = f"exit code {error.exit_code}: {error}"
+        try:
+            with site.database.transaction() as transaction:
+                measured.ledger = transaction.record("failed", measured.origin, detail=words)
+        except InstallerError as unrecorded:
+            report.warn(f"the ledger has no row for this failure: {unrecorded}")
+    measured.keep(site.state, error)
 
 
 def _stands(site: Site) -> bool:
@@ -290,7 +316,9 @@ def _settle_other(
 ) -> None:
     """Settle an install of another release that was cut short; the same one simply runs again."""
     pending = state.pending()
-    if pending and pending.digest != manifest.digest:
+    if pending is None:
+        publish(state, machine.state, report)  # what could not be signed at the time
+    elif pending.digest != manifest.digest:
         _settle(pending, state, machine, report)
 
 
@@ -323,6 +351,7 @@ def _switch(site: Site, machine: Machine, report: Report) -> None:
     if site.folder and manifest.application:
         site.folder.switch(manifest.version)
         report.step(f"{manifest.title}: {site.folder.root}/current switched")
+    publish(site.state, machine.state, report)
     site.state.finish()
     if site.folder and manifest.application:
         target = machine.host.application(manifest.product, manifest.application.root)

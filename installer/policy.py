@@ -98,6 +98,11 @@ class Requirement:
     signed_scripts: bool
     layers: tuple[str, ...]
 
+    @property
+    def needs_dossier(self) -> bool:
+        """Whether a release needs more than its own signatures: an approval, or a receipt."""
+        return bool(self.customers or self.receipt_from)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -306,9 +311,15 @@ def _receipt_from(
 
 def _rotation(top: Table, identities: tuple[Identity, ...]) -> dict[str, int]:
     table = top.table("rotation")
+    if conditions := [key for key in table.keys if key in _CONDITIONS]:
+        table.refuse(f"{conditions[0]} is about releases; here each key is a role")
     roles = _thresholds(table, identities)
     if not roles:
         table.refuse("requires nobody's signature of the next policy")
+    for role, threshold in roles.items():
+        able = [i for i in identities if i.role == role and i.status not in {RETIRED, REVOKED}]
+        if len(able) < threshold:  # such a policy could never be changed again
+            table.refuse(f"{role} = {threshold}, but only {len(able)} of that role are active")
     return roles
 
 

@@ -232,7 +232,7 @@ def _database(fields: Fields) -> MeasuredDatabase:
         before=before,
         after=after,
         scripts=fields.each("scripts", _script),
-        locks=fields.each("locks", lambda f: Lock(f.line("relation"), f.line("mode"))),
+        locks=fields.each("locks", lambda f: Lock(f.text("relation"), f.line("mode"))),
         created=fields.sequence("created", str),
         retries=fields.each("retries", _retry),
     )

@@ -2,6 +2,7 @@
 
     installed   the head (manifest and signatures) of the release that was installed last
     pending     the head of a release whose install has begun and not ended
+    *.json      its receipt, from just before COMMIT until it is signed (`installer.receipts`)
     lock        held while an install runs: one at a time on a host
 
 `pending` is on the disk before the database change begins. Found at the start of the next run, it
@@ -61,9 +62,18 @@ class ProductState:
         """Remember, through a loss of power too, that the install of a release has begun."""
         write_file(self._pending, head.serialise())
 
+    def keep_draft(self, name: str, receipt: bytes) -> None:
+        """Keep the receipt of the install that has begun, through a loss of power too."""
+        write_file(self._folder / name, receipt)
+
+    def drafts(self) -> list[Path]:
+        """Receipts that are not signed yet: one, or none."""
+        return sorted(self._folder.glob("*.json"))
+
     def abandon(self) -> None:
         """Forget the install that had begun; the release before it stands."""
-        self._pending.unlink(missing_ok=True)
+        for file in (*self.drafts(), self._pending):
+            file.unlink(missing_ok=True)
         sync_folder(self._folder)
 
     def finish(self) -> None:

@@ -14,10 +14,10 @@ from installer.errors import (
     NotSwitchedError,
     PlanDivergedError,
 )
-from installer.install import Site, open_site
 from installer.machine import Machine
 from installer.manifest import Manifest
 from installer.packages import installed_version
+from installer.site import Site, open_site
 from installer.state import ProductState
 from installer.tree import differences
 

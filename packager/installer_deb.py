@@ -33,6 +33,7 @@ COMPRESSION = ("-Zxz", "-z6", "--threads-max=1")
 MODES = {
     "usr/bin/countersign-install": 0o755,
     "var/lib/countersign": 0o700,
+    "var/lib/countersign/receipts": 0o700,
     "var/log/countersign": 0o750,
 }
 """What is not as plain files and folders are."""

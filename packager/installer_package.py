@@ -75,6 +75,8 @@ def stage(root: Path) -> None:
     (root / "usr/share/countersign/releases").mkdir(parents=True)
     for folder in ("etc", "var/lib", "var/log"):
         (root / folder / "countersign").mkdir(parents=True)
+    (root / "etc/countersign/approvals").mkdir()
+    (root / "var/lib/countersign/receipts").mkdir()
     documents = root / "usr/share/doc/countersign-installer"
     licenses = root / "usr/share/licenses/countersign-installer"
     documents.mkdir(parents=True)

@@ -43,20 +43,19 @@ class Developers:
         made = [keys.new_key(f"{name} <{name.lower()}@example.org>") for name in names]
         return cls(keys, folder, *made)
 
-    def policy(self, **required: int) -> str:
-        """A policy that knows Ada and Grace as developers; `required` for each environment."""
-        known = (("Ada", self.ada), ("Grace", self.grace))
-        identities = [
-            f'[[identity]]\nname = "{name}"\nrole = "developer"\nfingerprints = ["{key}"]\n'
-            for name, key in known
-        ]
+    def policy(self, *more: str, **required: int) -> str:
+        """A policy that knows Ada and Grace as developers, who may change it.
+
+        `required` has how many of them each environment requires; `more` are further tables.
+        """
+        known = [identity("Ada", "developer", self.ada), identity("Grace", "developer", self.grace)]
         requirements = [f"[require.{name}]\ndeveloper = {n}\n" for name, n in required.items()]
         rotation = "[rotation]\ndeveloper = 1\n"
-        return "\n".join(["serial = 1\n", *identities, *requirements, rotation])
+        return "\n".join(["serial = 1\n", *known, *requirements, *more, rotation])
 
-    def keyring(self) -> bytes:
-        """The binary keyring of those whom the policy knows."""
-        return self.keys.export([self.ada, self.grace])
+    def keyring(self, *more: str) -> bytes:
+        """The binary keyring of Ada, Grace and `more`."""
+        return self.keys.export([self.ada, self.grace, *more])
 
     def countersign(
         self, *arguments: str | Path, check: bool = True
@@ -113,6 +112,12 @@ class Developers:
         toml = self.folder / f"{release.name}.toml"
         toml.write_text(release.toml(), encoding="utf-8")
         return toml
+
+
+def identity(name: str, role: str, *fingerprints: str, more: str = "") -> str:
+    """Someone whom a policy names."""
+    keys = ", ".join(f'"{fingerprint}"' for fingerprint in fingerprints)
+    return f'[[identity]]\nname = "{name}"\nrole = "{role}"\nfingerprints = [{keys}]\n{more}\n'
 
 
 def _unsigned(release: Path, output: Path) -> Path:

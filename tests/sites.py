@@ -84,11 +84,19 @@ class Site:
             done = site.install(installer)
             assert done.returncode == 0, done.stdout + done.stderr
             host.write("/etc/countersign/host.toml", HOST_FILE.format(environment=environment))
-            host.write("/etc/countersign/policy.toml", developers.policy(QAT=1, PRD=2))
-            keyring = host.at("/etc/countersign/keyring.pgp")
-            keyring.write_bytes(developers.keyring())
-            keyring.chmod(0o644)
+            site.trust(developers.policy(QAT=1, PRD=2), developers.keyring())
             yield site
+
+    def trust(self, policy: str, keyring: bytes) -> None:
+        """Give the host a policy and the keys it is about, as its administrator may at any time.
+
+        Root can make a host forget which policy it has accepted, and start over.
+        """
+        self.host.write("/etc/countersign/policy.toml", policy)
+        file = self.host.at("/etc/countersign/keyring.pgp")
+        file.write_bytes(keyring)
+        file.chmod(0o644)
+        (self.host.at("/var/lib/countersign") / "policy.toml").unlink(missing_ok=True)
 
     def install(self, package: Path) -> CompletedProcess[str]:
         """Install a package that is not installed, with the site's front end."""

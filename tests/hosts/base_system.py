@@ -21,6 +21,7 @@ PATHS = (
     "/usr/bin/env",
     "/usr/bin/git",
     "/usr/bin/gpg",
+    "/usr/bin/gpg-agent",
     "/usr/bin/gpgv",
     "/usr/bin/psql",
     "/usr/bin/python3",

@@ -562,7 +562,7 @@ def test_a_host_gets_the_installer_and_what_it_needs(installer: Path) -> None:
     info = said("dpkg-deb", "--info", installer)
     listing = {line.split()[5]: line.split()[:2] for line in contents(installer)}
 
-    assert "Depends: git, gpgv, libpq5, python3 (>= 3.11)\n" in info
+    assert "Depends: git, gpg, gpg-agent, gpgv, libpq5, python3 (>= 3.11)\n" in info
     assert {owner for _, owner in listing.values()} == {"root/root"}
     assert listing["./usr/bin/countersign-install"][0] == "-rwxr-xr-x"
     assert listing["./etc/countersign/"][0] == "drwxr-xr-x"

@@ -43,6 +43,8 @@ def test_a_host_gets_the_installer_and_what_it_needs(package: Path) -> None:
 
     assert package.name == f"countersign-installer-{__version__}-1.noarch.rpm"
     assert {
+        "/usr/bin/gpg",
+        "/usr/bin/gpg-agent",
         "/usr/bin/gpgv",
         "/usr/bin/git",
         "python3 >= 3.11",

@@ -1,0 +1,125 @@
+"""The receipts that this host has written: `/var/lib/countersign/receipts`.
+
+A receipt is kept as a draft in the product's state before COMMIT, and signed when the install has
+ended, by this run or by the next. Nothing here fails an install: what cannot be signed is told.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installer.database import Origin, ScriptRun, ServerIdentity
+from installer.durable import write_file
+from installer.errors import InstallerError
+from installer.fingerprint import Schema
+from installer.host_key import FOLDER as KEY_FOLDER
+from installer.host_key import HostKey
+from installer.manifest import Manifest
+from installer.receipt import (
+    FAILED,
+    INSTALLED,
+    Failure,
+    Lock,
+    MeasuredApplication,
+    MeasuredDatabase,
+    Receipt,
+    Retry,
+    ScriptReceipt,
+    write_receipt,
+)
+from installer.report import Report
+from installer.state import ProductState
+from installer.tree import Digest
+
+FOLDER = "receipts"
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What is known of an install so far; filled in while it goes on."""
+
+    manifest: Manifest
+    origin: Origin
+    started: int = field(default_factory=lambda: int(time.time()))
+    server: ServerIdentity | None = None
+    before: Schema | None = None
+    after: Schema | None = None
+    ledger: Digest | None = None
+    milliseconds: int = 0
+    runs: list[ScriptRun] = field(default_factory=list)
+    locks: tuple[Lock, ...] = ()
+    created: tuple[str, ...] = ()
+    retries: tuple[Retry, ...] = ()
+
+    def keep(self, state: ProductState, error: InstallerError | None = None) -> None:
+        """Keep the receipt as a draft: of an install that goes well, or that failed by `error`."""
+        now = int(time.time())
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        name = f"{self.manifest.product}-{self.manifest.version}-{stamp}.json"
+        state.keep_draft(name, write_receipt(self._receipt(now, error)))
+
+    def _receipt(self, now: int, error: InstallerError | None) -> Receipt:
+        manifest, origin = self.manifest, self.origin
+        application = manifest.application
+        return Receipt(
+            digest=Digest(""),
+            product=manifest.product,
+            version=manifest.version,
+            sequence=manifest.sequence,
+            manifest=manifest.digest,
+            package=origin.package,
+            environment=origin.environment,
+            host=origin.host,
+            installer=origin.installer,
+            started=self.started,
+            finished=max(now, self.started),
+            outcome=FAILED if error else INSTALLED,
+            failure=Failure(error.exit_code, str(error)) if error else None,
+            database=self._database(),
+            application=MeasuredApplication(application.root, manifest.tree_digest)
+            if application and manifest.tree_digest and not error
+            else None,
+        )
+
+    def _database(self) -> MeasuredDatabase | None:
+        """The database, where it was reached and its schema read."""
+        if not (self.server and self.before and self.ledger):
+            return None
+        return MeasuredDatabase(
+            name=self.server.name,
+            system=self.server.system,
+            version=self.server.version,
+            ledger=self.ledger,
+            milliseconds=self.milliseconds,
+            before=self.before,
+            after=self.after or self.before,  # what failed was rolled back
+            scripts=tuple(
+                ScriptReceipt(run.script, run.script_digest, run.milliseconds, run.rows)
+                for run in self.runs
+            ),
+            locks=self.locks,
+            created=self.created,
+            retries=self.retries,
+        )
+
+
+def publish(state: ProductState, folder: Path, report: Report) -> None:
+    """Sign the drafts of a product, and put them into `receipts` below `folder`."""
+    for draft in state.drafts():
+        try:
+            _publish(draft, folder, report)
+        except (InstallerError, OSError) as error:
+            report.warn(f"the receipt is not written, and stays in {draft}: {error}")
+
+
+def _publish(draft: Path, folder: Path, report: Report) -> None:
+    receipt = folder / FOLDER / draft.name
+    receipt.parent.mkdir(parents=True, exist_ok=True)
+    raw, key = draft.read_bytes(), HostKey(folder / KEY_FOLDER)
+    if key.fingerprint():
+        write_file(receipt.with_name(f"{receipt.name}.asc"), key.sign(raw))
+        report.step(f"receipt: {receipt}")
+    else:
+        report.warn(f"{receipt} is not signed: run `countersign-install init`, which makes a key")
+    write_file(receipt, raw)
+    draft.unlink()
