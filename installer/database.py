@@ -331,7 +331,7 @@ class Transaction:
         """The strongest lock on each of the relations `before`, and the names of newer ones."""
         self._execute("the locks", RESET_SESSION)
         (found,) = self._execute("the locks", _LOCKS)
-        held = json.loads(found or b"[]")
+        held = [(int(oid), name, mode) for oid, name, mode in json.loads(found or b"[]")]
         old = {Lock(before[oid], mode) for oid, _, mode in held if oid in before}
         new = {name for oid, name, _ in held if oid not in before and name}
         return tuple(sorted(old)), tuple(sorted(new))

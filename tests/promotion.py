@@ -75,14 +75,18 @@ class Promotion:
             started.agree_on_policy()
             yield started
 
-    def agree_on_policy(self, requirements: str = REQUIREMENTS) -> None:
-        """Make the hosts' keys, and give both hosts the policy that names all keys."""
+    def agree_on_policy(self, chain: Sequence[str] = ("QAT", "PRD")) -> None:
+        """Make the hosts' keys, and give both hosts the policy that names all keys.
+
+        A `chain` of three has hosts in the one between, whose key is the QAT host's.
+        """
         keys = {site: make_key(self.developers, site) for site in (self.qat, self.prd)}
-        policy = self.developers.policy(
+        tested_on = chain[-2]
+        policy = f"chain = {json.dumps(chain)}\n" + self.developers.policy(
             identity("The Customer", "customer", self.customer),
-            identity("qat", "host", keys[self.qat], more='environment = "QAT"'),
+            identity("qat", "host", keys[self.qat], more=f'environment = "{tested_on}"'),
             identity("prd", "host", keys[self.prd], more='environment = "PRD"'),
-            requirements,
+            REQUIREMENTS,
         )
         keyring = self.developers.keyring(self.customer, *keys.values())
         for site in keys:

@@ -202,3 +202,21 @@ class Site:
             elif path.is_file():
                 found.update(path.read_bytes())
         return found.hexdigest()
+
+
+@contextmanager
+def unchanged(site: Site) -> Iterator[None]:
+    """Assert that package database, database and application are as they were."""
+    before = site.state()
+    yield
+    assert site.state() == before
+
+
+def refused(site: Site, package: Path, code: int, *options: str) -> str:
+    """Assert that the package is not installed, for this exit code; returns what was said."""
+    with unchanged(site):
+        done = site.upgrade(package, *options)
+    words = (done.stdout + done.stderr).replace("\r", "")  # of the terminal that apt gives dpkg
+    assert done.returncode != 0, words
+    assert f"exit status {code}" in words, words
+    return words

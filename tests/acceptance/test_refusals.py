@@ -7,7 +7,6 @@ import json
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 from tests.acceptance import releases
 from tests.developers import Developers, Draft
 from tests.frontends import APT, DNF, DPKG, RPM, only
-from tests.sites import Site
+from tests.sites import Site, refused, unchanged
 
 pytestmark = pytest.mark.acceptance
 
@@ -25,24 +24,6 @@ LEAD = 96
 
 PLACES = {"rpm": 60, "dnf": 20, "dpkg": 60, "apt": 20}
 """How many places are changed, one a time: dnf and apt take a second for each."""
-
-
-@contextmanager
-def unchanged(site: Site) -> Iterator[None]:
-    """Assert that package database, database and application are as they were."""
-    before = site.state()
-    yield
-    assert site.state() == before
-
-
-def refused(site: Site, package: Path, code: int, *options: str) -> str:
-    """Assert that the package is not installed, for this exit code; returns what was said."""
-    with unchanged(site):
-        done = site.upgrade(package, *options)
-    words = (done.stdout + done.stderr).replace("\r", "")  # of the terminal that apt gives dpkg
-    assert done.returncode != 0, words
-    assert f"exit status {code}" in words, words
-    return words
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from installer.bundle import ContentReader, Section
-from installer.database import Database, Origin, ScriptRun, connect
+from installer.database import ADVISORY_LOCK, Database, Origin, ScriptRun, connect
 from installer.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -518,3 +518,56 @@ def _terminate(cluster: Cluster, condition: str) -> None:
     while cluster.psql(sql) == "0":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_strongest_lock_on_each_relation_is_told_and_what_is_new_apart(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    made = "CREATE TABLE old (a int); CREATE TABLE gone (a int); CREATE TABLE read ();"
+    given = "ALTER TABLE old OWNER TO crm_owner; ALTER TABLE gone OWNER TO crm_owner;"
+    cluster.psql(f"{made} {given} GRANT SELECT ON read TO crm_owner", database_name(database))
+    first = script("sql/1.sql", "ALTER TABLE old ADD b int;", "DROP TABLE gone;")
+    second = script("sql/2.sql", "CREATE TABLE made ();", "SELECT FROM read;")
+
+    with connection.transaction() as transaction:
+        before = transaction.relations()
+        transaction.schema()  # which looks at all relations, and keeps no lock on them
+        for one in (first, second):
+            transaction.run(*one)
+        transaction.schema()
+        locks, created = transaction.locks(before)
+
+    assert [(lock.relation, lock.mode) for lock in locks] == [
+        ("public.gone", "AccessExclusiveLock"),
+        ("public.old", "AccessExclusiveLock"),
+        ("public.read", "AccessShareLock"),
+    ]
+    assert created == ("public.made",)
+
+
+def test_the_database_says_which_it_is(cluster: Cluster, connection: Database) -> None:
+    with connection.transaction() as transaction:
+        found = transaction.identity()
+
+    assert found.name == "crm"
+    assert found.system == cluster.psql("SELECT system_identifier FROM pg_control_system()")
+    assert found.version == cluster.psql("SHOW server_version")
+
+
+def test_waiting_for_another_install_is_kept_for_the_receipt(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    other = psycopg.connect(
+        cluster.conninfo(database_name(database), "postgres"), application_name="other install"
+    )
+    other.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
+    release = threading.Timer(0.3, other.close)
+    release.start()
+
+    with connection.transaction() as transaction:
+        (retry,) = transaction.retries
+    release.join()
+
+    assert "another install held the lock: pid" in retry.reason
+    assert "other install" in retry.reason
+    assert retry.milliseconds > 0
