@@ -302,7 +302,7 @@ def main() -> NoReturn:
         json=False,
         machine=load_machine,
         report=Report(host.LOGS),
-        colour="NO_COLOR" not in os.environ,
+        colour=not os.environ.get("NO_COLOR"),
     )
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     os.environ.clear()

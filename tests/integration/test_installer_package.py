@@ -98,7 +98,8 @@ def test_the_launcher_runs_with_nothing_but_what_is_packaged(root: Path, tmp_pat
 
 def test_the_command_starts_from_what_is_packaged(root: Path) -> None:
     launcher = (root / "usr/bin/countersign-install").read_text()
-    assert launcher.startswith("#!/usr/bin/python3 -IS\n")
+    assert launcher.startswith("#!/usr/bin/env -iS TERM=")
+    assert launcher.partition("\n")[0].endswith(" /usr/bin/python3 -IS")
     here = root / "launcher"
     here.write_text(launcher.replace("/usr/libexec", str(root / "usr/libexec")))
 
