@@ -10,6 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from installer.openpgp import MAX_SIGNATURE_SIZE
 from installer.strict_json import MAX_DOCUMENT_SIZE, Fields, load_json
 from installer.tree import MODES, Digest, Entry, Tree, by_path, digest_of, tree_digest
 
@@ -31,13 +32,26 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Author:
+    """Who is said to have written a script: a primary fingerprint, and an armoured signature.
+
+    The signature is a detached one of the script's bytes. Nothing here is verified:
+    `installer.authors` does that.
+    """
+
+    fingerprint: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
 class Script(Blob):
     """An SQL script. Each run, `[runs[i], runs[i + 1])` in bytes, is one or more whole statements.
 
-    No runs: the script holds no statement.
+    No runs: the script holds no statement. `author` is None where nobody has signed the script.
     """
 
     runs: tuple[int, ...]
+    author: Author | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +71,15 @@ class Source:
     """Where the release was exported from. `revision` is a git commit, or an svn URL and revision.
 
     `committed` is that revision's time, in seconds since 1970: the time of the packages built.
+    `tagger` is the primary fingerprint of the key that signed the tag, as the build verified it;
+    None where release.toml demands no signed tag.
     """
 
     vcs: str
     tag: str
     revision: str
     committed: int
+    tagger: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +172,12 @@ def parse_manifest(raw: bytes) -> Manifest:
         version=release.matching("version", VERSION),
         sequence=release.integer("sequence", 1, 2**53),
         summary=release.line("summary"),
-        source=Source(
-            vcs=source.matching("vcs", re.compile(r"git|svn|tree")),
-            tag=source.line("tag"),
-            revision=source.line("revision"),
-            committed=source.integer("committed", 0, 2**40),
-        ),
+        source=_source(source),
         application=_application(application) if application else None,
         database=_database(database) if database else None,
         content=_content(top.table("content")),
     )
-    for fields in (release, source, top):
+    for fields in (release, top):
         fields.require_all_read()
     if not (application or database):
         top.refuse("neither an application nor a database")
@@ -176,6 +188,25 @@ PRODUCT = re.compile(r"[a-z][a-z0-9-]{0,63}")
 VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}")
 DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 ROOT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._+-]*){2,16}")
+FINGERPRINT = re.compile(r"[0-9A-F]{40}")
+ARMOUR = re.compile(r"[ -~\r\n]+")
+
+
+def _source(fields: Fields) -> Source:
+    source = Source(
+        vcs=fields.matching("vcs", re.compile(r"git|svn|tree")),
+        tag=fields.line("tag"),
+        revision=fields.line("revision"),
+        committed=fields.integer("committed", 0, 2**40),
+        tagger=fields.optional_text("tagger"),
+    )
+    fields.require_all_read()
+    if source.tagger is not None:
+        if not FINGERPRINT.fullmatch(source.tagger):
+            fields.refuse(f"tagger is {source.tagger!r}, no fingerprint of 40 digits")
+        if source.vcs != "git":
+            fields.refuse("tagger is there, but only git has signed tags")
+    return source
 
 
 def _application(fields: Fields) -> Application:
@@ -235,7 +266,16 @@ def _script(fields: Fields) -> Script:
     size, runs = fields.integer("size", 0, MAX_CONTENT_SIZE), fields.sequence("runs", int)
     if runs and not (list(runs) == sorted(set(runs)) and runs[0] >= 0 and runs[-1] < size):
         fields.refuse("runs are not rising offsets within the script")
-    return Script(name, digest, size, runs)
+    author = fields.optional("author")
+    return Script(name, digest, size, runs, _author(author) if author else None)
+
+
+def _author(fields: Fields) -> Author:
+    author = Author(fields.matching("fingerprint", FINGERPRINT), fields.text("signature"))
+    fields.require_all_read()
+    if len(author.signature) > MAX_SIGNATURE_SIZE or not ARMOUR.fullmatch(author.signature):
+        fields.refuse(f"signature is no ASCII text of up to {MAX_SIGNATURE_SIZE} bytes")
+    return author
 
 
 def _content(fields: Fields) -> Content:

@@ -16,12 +16,14 @@ do not count. One that is broken in any other way refuses the release: someone c
 
 import os
 import re
+import select
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from installer.bundle import Head
 from installer.errors import ConfigurationError, SignatureError
@@ -40,7 +42,7 @@ __all__ = [
 
 GPGV = "/usr/bin/gpgv"
 TIMEOUT = 60
-"""Seconds that gpgv may take."""
+"""Seconds that gpgv may take to read what the pipe holds, and in the end to answer."""
 
 CLOCK_ERROR = 300
 """Seconds by which the signer's clock may be ahead of this host's."""
@@ -116,17 +118,22 @@ def verify_release(
     return VerifiedRelease(parse_manifest(head.manifest), signers)
 
 
-def verify_signature(signature: bytes, data: bytes, keyring: Path, now: int) -> Signature:
+def verify_signature(
+    signature: bytes, data: bytes | Iterable[bytes], keyring: Path, now: int
+) -> Signature:
     """Who made `signature`, an armoured detached one, of `data`, and when.
 
-    `keyring` holds binary public keys (`require_binary_keyring`); `now` is in seconds since 1970.
+    `data` may come in pieces; no more than one is held. What they raise while they are made is
+    raised here. `keyring` holds binary public keys (`require_binary_keyring`); `now` is in seconds
+    since 1970.
 
     Raises:
         UnknownKeyError: `keyring` does not hold the key.
         SignatureError: the signature does not verify, or could not be verified.
     """
     envelope = open_envelope(signature)
-    code, status = _gpgv(envelope.packet, data, keyring)
+    pieces = (data,) if isinstance(data, bytes) else data
+    code, status = _gpgv(envelope.packet, pieces, keyring)
     verified = _conclude(code, status, envelope)
     if verified.created > now + CLOCK_ERROR:
         raise SignatureError("the signature was made in the future, by this host's clock")
@@ -149,50 +156,95 @@ def require_binary_keyring(content: bytes, path: Path) -> None:
         )
 
 
-def _gpgv(packet: bytes, data: bytes, keyring: Path) -> tuple[int, bytes]:
+def _gpgv(packet: bytes, document: Iterable[bytes], keyring: Path) -> tuple[int, bytes]:
     """Run gpgv: its exit code, and what it said on the status pipe.
 
-    The pipe is read when gpgv has ended. It holds 64 KiB, a hundred times what one signature
-    makes: a gpgv that says more blocks, and is killed when its time is over.
+    The document goes through a pipe, too: a script of 1 GiB takes no memory. The status pipe is
+    read when gpgv has ended. It holds 64 KiB, a hundred times what one signature makes: a gpgv
+    that says more blocks, and is killed when its time is over.
     """
-    with _in_memory(packet) as signature, _in_memory(data) as document:
-        status, says = os.pipe()
-        with os.fdopen(status, "rb") as pipe:
-            command = [
-                GPGV,
-                *("--homedir", "/nonexistent"),
-                "--enable-special-filenames",
-                *("--weak-digest", "SHA1"),
-                *("--status-fd", str(says)),
-                *("--keyring", str(keyring.absolute())),
-                *("--", f"-&{signature}", f"-&{document}"),
-            ]
-            try:
-                code = _run(command, (signature, document, says))
-            finally:
-                os.close(says)
-            return code, pipe.read()
+    with (
+        _in_memory(packet) as signature,
+        _pipe() as (status, says),
+        _pipe() as (takes, gives),
+    ):
+        command = [
+            GPGV,
+            *("--homedir", "/nonexistent"),
+            "--enable-special-filenames",
+            *("--weak-digest", "SHA1"),
+            *("--status-fd", str(says.fileno())),
+            *("--keyring", str(keyring.absolute())),
+            *("--", f"-&{signature}", f"-&{takes.fileno()}"),
+        ]
+        with _started(command, (signature, takes.fileno(), says.fileno())) as gpgv:
+            takes.close()  # or nobody would learn that gpgv reads no more
+            says.close()
+            _feed(gives, document)
+            code = _code(gpgv)
+        return code, status.read()
 
 
-def _run(command: list[str], descriptors: tuple[int, ...]) -> int:
-    """Run `command` with nothing of this process but `descriptors`, and return its exit code."""
+@contextmanager
+def _started(command: list[str], passed: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
+    """`command`, with nothing of this process but the descriptors `passed`.
+
+    It has ended when the block has, however that ends.
+    """
     try:
-        return subprocess.run(  # noqa: S603  gpgv by its path; no argument comes from a package
+        process = subprocess.Popen(  # noqa: S603  gpgv by its path; no argument is a package's
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={"LC_ALL": "C", "PATH": "/usr/bin"},
             cwd="/",
-            pass_fds=descriptors,
-            timeout=TIMEOUT,
-            check=False,
-        ).returncode
+            pass_fds=passed,
+        )
     except OSError as error:
-        reason = error.strerror
+        raise _unable(error.strerror or "") from None
+    try:
+        yield process
+    finally:
+        process.kill()  # nothing happens to one that has ended
+        process.wait()
+
+
+def _feed(gives: BinaryIO, document: Iterable[bytes]) -> None:
+    """Give gpgv the whole document, unless it stops reading: then what it says decides."""
+    os.set_blocking(gives.fileno(), False)
+    room = select.poll()
+    room.register(gives, select.POLLOUT)
+    with gives:
+        for piece in document:
+            rest = memoryview(piece)
+            while rest:
+                if not room.poll(TIMEOUT * 1000):
+                    raise _unable(f"did not read on within {TIMEOUT} s")
+                try:
+                    rest = rest[os.write(gives.fileno(), rest) :]
+                except BrokenPipeError:
+                    return
+
+
+def _code(gpgv: subprocess.Popen[bytes]) -> int:
+    """The exit code of a gpgv that has the whole document."""
+    try:
+        return gpgv.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
-        reason = f"did not end within {TIMEOUT} s"
-    raise SignatureError(f"the signature cannot be verified: {GPGV}: {reason}")
+        raise _unable(f"did not end within {TIMEOUT} s") from None
+
+
+def _unable(reason: str) -> SignatureError:
+    return SignatureError(f"the signature cannot be verified: {GPGV}: {reason}")
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The two ends of a pipe, to read from and to write to; both are closed in the end."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb", 0) as output, os.fdopen(writes, "wb", 0) as entry:
+        yield output, entry
 
 
 @contextmanager

@@ -67,3 +67,10 @@ class OutputError(PackagerError):
 
     exit_code = 55
     hint = "Nothing was left behind. Correct the cause and build again."
+
+
+class StatementError(PackagerError):
+    """A receipt, an approval or a withdrawal is not what it has to be, or is not signed."""
+
+    exit_code = 56
+    hint = "Nothing was signed or written."

@@ -59,7 +59,10 @@ class DatabaseSpec:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """One release, as `file` describes it. `to` is the tag that it is exported from."""
+    """One release, as `file` describes it. `to` is the tag that it is exported from.
+
+    With `signed_tag`, which only git has, that tag has to be signed.
+    """
 
     file: Path
     name: str
@@ -70,6 +73,7 @@ class Project:
     license: str
     vcs: str
     to: str
+    signed_tag: bool
     application: ApplicationSpec | None
     database: DatabaseSpec | None
     package_key: str | None
@@ -94,6 +98,7 @@ def load_project(path: Path) -> Project:
         database["accept"] = _accepted(reader)
         _require_plan(reader, database)
         _require_source(reader, inherited=application is not None)
+    _require_git(reader, application=application, database=database)
     reader.require_no_problems()
     return _project(path, (release or {}) | (signing or {}), application, database)
 
@@ -110,6 +115,7 @@ def _project(
         **{key: release[key] for key in KEYS["release"]},
         vcs=source["vcs"],
         to=source["to"],
+        signed_tag=source["signed_tag"],
         application=_application(application) if application else None,
         database=_database(database) if database else None,
         package_key=release.get("package_key"),
@@ -140,12 +146,19 @@ def _require_other_starts(reader: Reader, application: dict[str, Any]) -> None:
 
 
 def _require_source(reader: Reader, *, inherited: bool) -> None:
-    for key in ("vcs", "to"):
+    for key in ("vcs", "to", "signed_tag"):
         given = reader.has("database", key)
         if given and inherited:
             reader.refuse(("database", key), f"{key} is [application]'s to say, where there is one")
-        if not (given or inherited):
+        if not (given or inherited or key == "signed_tag"):
             reader.refuse(("database",), f"[database] lacks {key}, as there is no [application]")
+
+
+def _require_git(reader: Reader, **tables: dict[str, Any] | None) -> None:
+    for name, values in tables.items():
+        if values and values.get("signed_tag") and values.get("vcs") in {"svn", "tree"}:
+            words = f'signed_tag needs vcs = "git", not {values["vcs"]!r}: only git has signed tags'
+            reader.refuse((name, "signed_tag"), words)
 
 
 def _require_plan(reader: Reader, database: dict[str, Any]) -> None:
@@ -200,6 +213,12 @@ def _sequence(value: object) -> int:
         raise ValueError(f"is {kind_of(value)}, not a whole number")
     if not 1 <= value <= MAX_SEQUENCE:
         raise ValueError(f"is {value}, outside 1 to {MAX_SEQUENCE}")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"is {kind_of(value)}, not true or false")
     return value
 
 
@@ -307,12 +326,14 @@ KEYS: Schema = {
         "vcs": Key(_VCS),
         "path": Key(_folder, "."),
         "to": Key(_target),
+        "signed_tag": Key(_flag, default=False),
         "from": Key(_list(_tag, least=1)),
         "root": Key(_matching(ROOT, "an absolute path such as /opt/crm")),
     },
     "database": {
         "vcs": Key(_VCS, None),
         "to": Key(_target, None),
+        "signed_tag": Key(_flag, default=False),
         "name": Key(_matching(DATABASE, "small letters, digits, _ and -, such as crm")),
         "scripts": Key(_list(_pattern, least=1)),
         "order": Key(_one_of("name", "number", "plan"), "name"),

@@ -2,10 +2,12 @@
 
 Only tags are read, never the working copy. Everything that can be known to go wrong on a host is
 refused here: a script that PostgreSQL would not parse, scripts without a single order, and scripts
-that a starting point has already released and that were edited, removed or overtaken since.
+that a starting point has already released and that were edited, removed or overtaken since. A
+signature beside a script has to fit it, and so has the tag's where release.toml demands one.
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,16 +16,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 from installer.errors import ApplicationError, PlanDivergedError
-from installer.manifest import EMPTY, Application, Database, Manifest, Script, Source
+from installer.manifest import EMPTY, Application, Author, Database, Manifest, Script, Source
 from installer.planning import pending_scripts
 from installer.tree import Tree, digest_of, scan
-from packager.errors import PackagerError, PlanError, ProjectError, SqlError
+from packager.errors import PackagerError, PlanError, ProjectError, SigningError, SqlError
 from packager.manifest_writer import UNSIGNED, compress, describe_content, write_manifest
 from packager.patches import make_patch
 from packager.project import DatabaseSpec, Project
-from packager.scripts import matching, ordered
+from packager.scripts import SIGNATURE, matching, ordered
+from packager.signing import Signers
 from packager.sqlcheck import check_script
 from packager.vcs import Repository, open_repository
+from packager.vcs.signed_tag import tagger_of
+
+
+class AuthorError(SigningError):
+    """A signature beside a script is not one of that script by a key that gpg knows."""
+
+    hint = (
+        "Have the author sign the script as it is (gpg --armor --detach-sign FILE), commit the "
+        "signature and tag again; docs/how-to/sign-scripts-and-tags.md has the steps."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,7 @@ def assemble(project: Project) -> Release:
     Raises:
         PlanError: the scripts have no order, or released ones were changed.
         ProjectError: a tag or path does not exist, or holds what no release can carry.
+        SigningError: the signature of a script or of the tag is missing or bad.
         SqlError: a script is not SQL.
         ToolError: a version control tool is missing or failed.
     """
@@ -88,6 +102,7 @@ class _Assembly:
         self._repository = repository
         self._folder = folder
         self._exports: dict[str, tuple[Path, Source]] = {}
+        self._now = int(time.time())
 
     def release(self) -> Release:
         application, patches = self._application
@@ -99,7 +114,7 @@ class _Assembly:
             version=self._project.version,
             sequence=self._project.sequence,
             summary=self._project.summary,
-            source=self._source(self._project.to),
+            source=self._released,
             application=application,
             database=database,
             content=describe_content(compressed),
@@ -126,7 +141,9 @@ class _Assembly:
         """Make a part, and say what came of it."""
         kind, _, name = part.partition(" ")
         if kind == "tag":
-            return f"{part}: {self._source(name).revision}"
+            source = self._released if name == self._project.to else self._source(name)
+            signed = f", signed by {source.tagger}" if source.tagger else ""
+            return f"{part}: {source.revision}{signed}"
         if kind == "from":
             return f"{part}: {len(self._pending(name))} scripts to run"
         if kind == "application":
@@ -138,6 +155,16 @@ class _Assembly:
     @property
     def _starts(self) -> tuple[str, ...]:
         return self._project.application.starts if self._project.application else (EMPTY,)
+
+    @cached_property
+    def _released(self) -> Source:
+        """Where the release comes from, and who signed its tag where that is demanded."""
+        source = self._source(self._project.to)
+        if not self._project.signed_tag:
+            return source
+        folder = self._project.file.parent
+        signer = tagger_of(folder, source.tag, source.revision, self._now)
+        return replace(source, tagger=signer.fingerprint)
 
     @cached_property
     def _application(self) -> tuple[Application | None, tuple[bytes, ...]]:
@@ -158,7 +185,7 @@ class _Assembly:
         tree = self._tree(self._project.to)
         names, verify = _script_names(spec, tree)
         contents = {name: _content(tree, name) for name in (*names, *verify)}
-        scripts = _checked(contents)
+        scripts = _signed(_checked(contents), contents, tree, Signers(self._now))
         database = Database(
             name=spec.name,
             scripts=tuple(scripts[name] for name in names),
@@ -231,6 +258,36 @@ def _checked(contents: Mapping[str, bytes]) -> dict[str, Script]:
     return checked
 
 
+def _signed(
+    scripts: Mapping[str, Script], contents: Mapping[str, bytes], tree: Path, signers: Signers
+) -> dict[str, Script]:
+    """`scripts` with their authors, or one error that says which signatures do not fit."""
+    signed: dict[str, Script] = {}
+    wrong: list[SigningError] = []
+    for name, script in scripts.items():
+        try:
+            signed[name] = replace(script, author=_author(name, contents[name], tree, signers))
+        except SigningError as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise AuthorError(str(wrong[0]), detail=wrong[0].detail)
+    if wrong:
+        raise AuthorError(
+            f"{len(wrong)} signatures of scripts are wrong", detail="\n".join(map(str, wrong))
+        )
+    return signed
+
+
+def _author(name: str, content: bytes, tree: Path, signers: Signers) -> Author | None:
+    """Who signed a script of an exported tree; None where no signature lies beside it."""
+    beside = f"{name}{SIGNATURE}"
+    if not os.path.lexists(tree / beside):
+        return None
+    signature = _content(tree, beside)
+    signer = signers.of(signature, content, beside, name)
+    return Author(signer.fingerprint, signature.decode("ascii"))  # as every signature that fits is
+
+
 def _files(tree: Path) -> Iterator[str]:
     for folder, _, names in os.walk(tree):
         yield from (Path(folder, name).relative_to(tree).as_posix() for name in names)
@@ -239,7 +296,7 @@ def _files(tree: Path) -> Iterator[str]:
 def _content(tree: Path, name: str) -> bytes:
     if (tree / name).is_symlink() or not (tree / name).is_file():
         # What a link leads to may lie outside the release, and differ from machine to machine.
-        raise ProjectError(f"{name} is not a plain file, as a script has to be")
+        raise ProjectError(f"{name} is not a plain file, as scripts and signatures have to be")
     return (tree / name).read_bytes()
 
 

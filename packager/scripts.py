@@ -12,6 +12,9 @@ from fnmatch import fnmatchcase
 from packager.errors import PlanError
 from packager.project import DatabaseSpec
 
+SIGNATURE = ".asc"
+"""What a file's name ends in that is the signature of the file beside it; it is never a script."""
+
 
 def ordered(paths: Iterable[str], spec: DatabaseSpec, plan_text: str | None) -> tuple[str, ...]:
     """The scripts among `paths`, in the order in which they run.
@@ -40,10 +43,11 @@ def matching(paths: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
     """Those of `paths` that any pattern matches, each once, by name.
 
     By name is part by part in the order of Unicode's code points, in no locale. `*`, `?` and
-    `[...]` match within one part of a path; a part `**` matches any number of folders.
+    `[...]` match within one part of a path; a part `**` matches any number of folders. Signatures
+    match nothing.
     """
     split = [pattern.split("/") for pattern in patterns]
-    by_parts = sorted({tuple(path.split("/")) for path in paths})
+    by_parts = sorted({tuple(path.split("/")) for path in paths if not path.endswith(SIGNATURE)})
     return tuple("/".join(parts) for parts in by_parts if any(_matches(parts, p) for p in split))
 
 

@@ -119,6 +119,8 @@ def _identity(manifest: Manifest) -> Iterator[str]:
     yield printable(manifest.summary)
     yield f"sequence  {manifest.sequence}"
     yield f"source    {source.vcs} {printable(source.tag)}, {printable(source.revision)}"
+    if source.tagger:
+        yield f"signed tag by {source.tagger}"
     yield f"committed {committed:%Y-%m-%d %H:%M:%S} UTC"
     yield f"manifest  {manifest.digest}"
     yield f"content   {manifest.content.size} bytes compressed"
@@ -150,8 +152,9 @@ def _scripts(database: Database) -> Iterator[Section]:
 
 def _script(number: int, script: Script, notes: Mapping[str, str]) -> str:
     size = f"{script.size} bytes" if script.runs else "no statement"
+    author = f", author {script.author.fingerprint}" if script.author else ""
     note = notes.get(script.name, "")
-    return f"{number:4} {printable(script.name)} ({size}) {script.digest[:16]}…{note}"
+    return f"{number:4} {printable(script.name)} ({size}) {script.digest[:16]}…{author}{note}"
 
 
 def _pending(start: str, release: Release) -> Section:

@@ -1,4 +1,4 @@
-"""Signs manifests, and says whose signatures there are: one file for each developer.
+"""Signs documents, and says whose signatures there are: one file for each signer.
 
 python-gnupg lists keys and makes signatures. It never says whether one is good: every signature,
 our own included, is verified by the code that hosts run (`installer.signatures`) against a keyring
@@ -8,6 +8,7 @@ that holds that one key. Passphrases and tokens are the business of gpg's agent.
 import os
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,9 +41,20 @@ class Signer:
         return f"{self.user_id} {self.fingerprint}"
 
 
-def signature_file(signer: Signer) -> str:
-    """The file that holds this signer's signature."""
-    return f"{MANIFEST}.{signer.fingerprint}.asc"
+class UnknownSignerError(SigningError):
+    """The builder's keyring does not hold the key that signed: `fingerprint`, as is claimed."""
+
+    def __init__(self, name: str, fingerprint: str) -> None:
+        super().__init__(
+            f"{name} was made with {fingerprint}, which is not in gpg's keyring",
+            detail="Import the public key of whoever signed: gpg --import FILE",
+        )
+        self.fingerprint = fingerprint
+
+
+def signature_file(signer: Signer, document: str = MANIFEST) -> str:
+    """The file that holds this signer's signature of a `document`, beside it."""
+    return f"{document}.{signer.fingerprint}.asc"
 
 
 def signing_keys() -> tuple[Signer, ...]:
@@ -91,39 +103,76 @@ def sign(data: bytes, signer: Signer, now: int) -> bytes:
 
 
 def identify(file: Path, data: bytes, now: int) -> Signer:
-    """Who made the signature in `file` over `data`; the builder's keyring has to know.
+    """Who made the signature in `file` over the manifest `data`; gpg's keyring has to know.
 
     Raises:
         SigningError: it does not fit `data`, its key is unknown here, or hosts would refuse it.
         ToolError: gpg is missing.
     """
-    signature = _read(file)
-    key = _key_of(signature, data, now, file)
-    known = [found for found in _gpg().list_keys(keys=key) if key in _fingerprints(found)]
-    if not known:
-        raise SigningError(
-            f"{file} was made with {key}, which is not in gpg's keyring",
-            detail="Import the public key of whoever signed: gpg --import FILE",
-        )
-    signer = _signer(known[0])
-    require_good(signature, data, signer, now, f"{file} does not fit the manifest as built now")
+    signer, _ = recognise(_read(file), data, now, str(file), "the manifest as built now")
     return signer
 
 
-def require_good(signature: bytes, data: bytes, signer: Signer, now: int, what: str) -> None:
-    """Refuse a `signature` that hosts would not accept as that of `signer`.
+def recognise(
+    signature: bytes, data: bytes, now: int, name: str, document: str
+) -> tuple[Signer, Signature]:
+    """Who made `signature` over `data`, and the signature as verified.
+
+    Messages call the signature `name`, and what was signed `document`.
+
+    Raises:
+        UnknownSignerError: gpg's keyring does not hold the key.
+        SigningError: it does not fit `data`, or hosts would refuse it.
+        ToolError: gpg is missing.
+    """
+    key = _key_of(signature, data, now, name)
+    known = [found for found in _gpg().list_keys(keys=key) if key in _fingerprints(found)]
+    if not known:
+        raise UnknownSignerError(name, key)
+    signer = _signer(known[0])
+    return signer, require_good(signature, data, signer, now, f"{name} does not fit {document}")
+
+
+class Signers:
+    """Says who signed many documents, asking gpg about each key once; see `recognise`."""
+
+    def __init__(self, now: int) -> None:
+        self._now = now
+        self._known: dict[str, Signer] = {}
+        self._keys = b""
+
+    def of(self, signature: bytes, data: bytes, name: str, document: str) -> Signer:
+        """Who made `signature` over `data`; messages call them `name` and `document`.
+
+        Raises:
+            SigningError: gpg's keyring does not hold the key, it does not fit `data`, or hosts
+                would refuse it.
+            ToolError: gpg is missing.
+        """
+        with suppress(SignatureError):
+            return self._known[_verify(signature, data, self._keys, self._now).primary]
+        # By a key not seen yet, or bad: then this says why.
+        signer, _ = recognise(signature, data, self._now, name, document)
+        self._known[signer.fingerprint] = signer
+        self._keys += export_keys((signer,))
+        return signer
+
+
+def require_good(signature: bytes, data: bytes, signer: Signer, now: int, what: str) -> Signature:
+    """The `signature` as verified, if hosts would accept it as that of `signer`.
 
     Raises:
         SigningError: it does not verify, or another key made it.
         ToolError: gpg is missing.
     """
     try:
-        primary = _verify(signature, data, export_keys((signer,)), now).primary
+        verified = _verify(signature, data, export_keys((signer,)), now)
     except SignatureError as error:
         detail = "If the tags have moved, or other bytes were signed: remove it, and sign again."
         raise SigningError(f"{what}: {error}", detail=detail) from None
-    if primary != signer.fingerprint:
-        raise SigningError(f"{what}: made by {primary}, not by {signer.title}")
+    if verified.primary != signer.fingerprint:
+        raise SigningError(f"{what}: made by {verified.primary}, not by {signer.title}")
+    return verified
 
 
 def export_keys(signers: tuple[Signer, ...]) -> bytes:
@@ -162,14 +211,14 @@ def _names(wanted: str, key: Signer) -> bool:
     return fingerprint == key.fingerprint or wanted.casefold() in key.user_id.casefold()
 
 
-def _key_of(signature: bytes, data: bytes, now: int, file: Path) -> str:
+def _key_of(signature: bytes, data: bytes, now: int, name: str) -> str:
     """The fingerprint that the signature claims: it says where to look, and proves nothing."""
     try:
         return _verify(signature, data, b"", now).signing
     except UnknownKeyError as error:
         return error.fingerprint
     except SignatureError as error:
-        raise SigningError(f"{file}: hosts would refuse it: {error}") from None
+        raise SigningError(f"{name}: hosts would refuse it: {error}") from None
 
 
 def _verify(signature: bytes, data: bytes, keys: bytes, now: int) -> Signature:

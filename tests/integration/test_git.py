@@ -2,15 +2,22 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from installer.manifest import parse_manifest
 from installer.tree import scan
-from packager.errors import ProjectError, ToolError
+from packager import show
+from packager.errors import PackagerError, ProjectError, SigningError, ToolError
+from packager.project import load_project
+from packager.release import Release, assemble, examine
 from packager.vcs import git as module
 from packager.vcs import open_repository
+from packager.vcs.signed_tag import SignedTagError, tagger_of
+from tests.keys import Keyring
 
 pytestmark = pytest.mark.integration
 
@@ -398,3 +405,266 @@ def test_looking_for_changes_runs_nothing_that_the_repository_configures(
 def test_an_unknown_kind_of_repository_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="'gti' is not known; the nearest is 'git'"):
         open_repository("gti", tmp_path)
+
+
+# Signed tags
+
+RELEASE = """\
+[release]
+name = "crm"
+version = "1.0.0"
+sequence = 1
+summary = "First"
+
+[database]
+vcs = "git"
+to = "v1"
+signed_tag = true
+name = "crm"
+scripts = ["sql/*.sql"]
+"""
+ADA = "Ada Developer <ada@example.org>"
+
+
+@pytest.fixture(scope="module")
+def keyring() -> Iterator[Keyring]:
+    with Keyring.create() as made:
+        yield made
+
+
+@pytest.fixture
+def keys(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> Keyring:
+    monkeypatch.setenv("GNUPGHOME", str(keyring.home))
+    return keyring
+
+
+@pytest.fixture(scope="module")
+def ada(keyring: Keyring) -> str:
+    return keyring.new_key(ADA)
+
+
+@pytest.fixture
+def commit(repo: Repo) -> str:
+    """A commit that is released, and is not tagged yet."""
+    repo.write("sql/1.sql", b"SELECT 1;\n")
+    repo.write("release.toml", RELEASE.encode())
+    repo.git("add", "--all")
+    repo.git("commit", "--quiet", "--message", "first")
+    return repo.git("rev-parse", "HEAD")
+
+
+def sign_tag(repo: Repo, keys: Keyring, key: str, name: str = "v1", *options: str) -> None:
+    arguments = ("tag", "--local-user", key, "--message", f"Release {name}", *options, name)
+    repo.git(*arguments, GNUPGHOME=str(keys.home))
+
+
+def tag_object(repo: Repo, content: bytes, name: str = "v1") -> None:
+    """Make a tag of an object that git itself would not write."""
+    made = repo.git("hash-object", "-t", "tag", "-w", "--stdin", "--literally", stdin=content)
+    repo.git("update-ref", f"refs/tags/{name}", made)
+
+
+def tag_content(commit: str, *, kind: str = "commit", name: str = "v1") -> bytes:
+    tagger = "tagger Dev <dev@example.org> 1700000000 +0900"
+    return f"object {commit}\ntype {kind}\ntag {name}\n{tagger}\n\nRelease\n".encode()
+
+
+def tagger(repo: Repo, commit: str, tag: str = "v1") -> str:
+    return tagger_of(repo.top, tag, commit, int(time.time())).fingerprint
+
+
+def assembled(repo: Repo) -> Release:
+    return assemble(load_project(repo.top / "release.toml"))
+
+
+def refused_tag(repo: Repo, commit: str, tag: str = "v1") -> str:
+    with pytest.raises(SignedTagError) as caught:
+        tagger(repo, commit, tag)
+    assert caught.value.exit_code == SigningError.exit_code == 53
+    assert "`git tag -s TAG COMMIT`" in caught.value.hint
+    return f"{caught.value}\n{caught.value.detail}"
+
+
+def test_the_manifest_names_who_signed_the_tag(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    sign_tag(repo, keys, ada)
+
+    release = assembled(repo)
+
+    source = parse_manifest(release.raw).source
+    assert (source.tag, source.revision, source.tagger) == ("v1", commit, ada)
+    shown = [line for section in show.show_plan(release) for line in section.lines]
+    assert f"signed tag by {ada}" in shown
+
+
+def test_a_tag_with_a_folder_in_its_name_can_be_signed(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    sign_tag(repo, keys, ada, "crm/größe-1")
+
+    assert tagger(repo, commit, "crm/größe-1") == ada
+
+
+@pytest.mark.usefixtures("commit")
+def test_where_no_signed_tag_is_demanded_nobody_is_named(
+    repo: Repo, keys: Keyring, ada: str
+) -> None:
+    (repo.top / "release.toml").write_text(RELEASE.replace("signed_tag = true\n", ""))
+    sign_tag(repo, keys, ada)
+    signed = assembled(repo)
+    repo.git("tag", "--delete", "v1")
+    repo.git("tag", "v1")
+
+    assert signed.manifest.source.tagger is None
+    assert assembled(repo).raw == signed.raw
+
+
+@pytest.mark.usefixtures("commit")
+def test_only_the_released_tag_has_to_be_signed(repo: Repo, keys: Keyring, ada: str) -> None:
+    repo.release("v0")
+    application = '[application]\nvcs = "git"\nto = "v1"\nsigned_tag = true\nroot = "/opt/crm"\n'
+    database = RELEASE.replace('vcs = "git"\nto = "v1"\nsigned_tag = true\n', "")
+    text = database.replace("[database]", f'{application}from = ["v0"]\n\n[database]')
+    (repo.top / "release.toml").write_text(text)
+    repo.write("more", b"1")
+    repo.git("add", "more")
+    repo.git("commit", "--quiet", "--message", "second")
+    sign_tag(repo, keys, ada)
+
+    assert assembled(repo).manifest.source.tagger == ada
+
+
+def test_a_lightweight_tag_is_refused(repo: Repo, commit: str) -> None:
+    repo.git("tag", "v1")
+
+    assert "the git tag 'v1' is a lightweight one" in refused_tag(repo, commit)
+
+
+def test_an_annotated_tag_that_nobody_signed_is_refused(repo: Repo, commit: str) -> None:
+    repo.git("tag", "--annotate", "--message", "Release", "v1")
+
+    assert "the git tag 'v1' has no OpenPGP signature" in refused_tag(repo, commit)
+
+
+def test_check_says_that_the_tag_is_not_signed_and_by_whom_it_is(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    project = load_project(repo.top / "release.toml")
+    repo.git("tag", "v1")
+    (error,) = (found for found in examine(project) if isinstance(found, PackagerError))
+    assert isinstance(error, SignedTagError)
+
+    sign_tag(repo, keys, ada, "v1", "--force")
+
+    assert f"tag v1: {commit}, signed by {ada}" in examine(project)
+
+
+def test_a_tag_that_was_changed_after_it_was_signed_is_refused(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    sign_tag(repo, keys, ada, "v1")
+    content = repo.git("cat-file", "tag", "v1") + "\n"
+    tag_object(repo, content.replace("Release v1", "Release v2").encode())
+
+    assert "the signature does not match" in refused_tag(repo, commit)
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_tag_by_a_key_that_gpg_does_not_know_is_refused(repo: Repo, commit: str) -> None:
+    with Keyring.create() as elsewhere:
+        eve = elsewhere.new_key("Eve Stranger <eve@example.org>")
+        sign_tag(repo, elsewhere, eve)
+
+    told = refused_tag(repo, commit)
+
+    assert f"the git tag 'v1' was made with {eve}, which is not in gpg's keyring" in told
+    assert "gpg --import" in told
+
+
+def test_a_tag_by_a_revoked_key_is_refused(repo: Repo, keys: Keyring, commit: str) -> None:
+    revoked = keys.new_key("Bob Developer <bob@example.org>")
+    sign_tag(repo, keys, revoked)
+    keys.revoke(revoked)
+
+    assert "the key that made the signature is revoked" in refused_tag(repo, commit)
+
+
+def test_a_signed_tag_under_another_name_is_refused(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    sign_tag(repo, keys, ada, "v0")
+    repo.git("update-ref", "refs/tags/v1", repo.git("rev-parse", "refs/tags/v0"))
+
+    assert "what was signed as the git tag 'v1' says 'tag v0', not 'tag v1'" in refused_tag(
+        repo, commit
+    )
+
+
+def test_a_signed_tag_of_another_commit_is_refused(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    sign_tag(repo, keys, ada)
+    other = repo.release("v2")
+
+    assert f"says 'object {commit}', not 'object {other}'" in refused_tag(repo, other)
+
+
+def test_a_tag_of_a_signed_tag_is_refused(repo: Repo, keys: Keyring, ada: str, commit: str) -> None:
+    sign_tag(repo, keys, ada, "v0")
+    inner = repo.git("rev-parse", "refs/tags/v0")
+    content = tag_content(inner, kind="tag")
+    tag_object(repo, content + keys.sign(content, ada))
+
+    assert f"says 'object {inner}', not 'object {commit}'" in refused_tag(repo, commit)
+
+
+def test_a_tag_object_without_the_lines_that_say_what_it_is_of_is_refused(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    content = f"object {commit}\n\ntype commit\ntag v1\n".encode()
+    made = repo.git(
+        *("hash-object", "-t", "tag", "-w", "--stdin", "--literally"),
+        stdin=content + keys.sign(content, ada),
+    )
+    (repo.top / ".git/refs/tags/v1").write_text(f"{made}\n")  # git itself makes no ref to it
+
+    assert "says '', not 'type commit'" in refused_tag(repo, commit)
+
+
+def test_a_signature_that_the_message_quotes_is_not_the_tags(
+    repo: Repo, keys: Keyring, ada: str, commit: str
+) -> None:
+    good = tag_content(commit, name="v0")
+    quoted = tag_content(commit) + keys.sign(good, ada)
+    tag_object(repo, quoted + keys.sign(quoted, ada))
+    assert tagger(repo, commit) == ada
+
+    tag_object(repo, good + keys.sign(good, ada) + b"and more\n")
+    assert "says 'tag v0', not 'tag v1'" in refused_tag(repo, commit)
+
+    content = tag_content(commit)
+    tag_object(repo, content + keys.sign(content, ada) + b"and more\n")
+    assert "not one armoured detached signature" in refused_tag(repo, commit)
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_tag_that_only_git_was_made_to_believe_in_is_refused(
+    repo: Repo, commit: str, tmp_path: Path
+) -> None:
+    liar = tmp_path / "gpg"
+    liar.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\necho '[GNUPG:] GOODSIG x y'\n")
+    liar.chmod(0o755)
+    repo.git("config", "gpg.program", str(liar))
+    armour = b"-----BEGIN PGP SIGNATURE-----\n\naGVsbG8=\n-----END PGP SIGNATURE-----\n"
+    tag_object(repo, tag_content(commit) + armour)
+
+    assert "hosts would refuse it" in refused_tag(repo, commit)
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_a_tag_signed_with_an_ssh_key_is_refused(repo: Repo, commit: str) -> None:
+    armour = b"-----BEGIN SSH SIGNATURE-----\naGVsbG8=\n-----END SSH SIGNATURE-----\n"
+    tag_object(repo, tag_content(commit) + armour)
+
+    assert "has no OpenPGP signature" in refused_tag(repo, commit)

@@ -37,8 +37,14 @@ def digest(content: bytes) -> str:
 
 
 def manifest_of(contents: Sequence[bytes], compressed: bytes, **content: Any) -> bytes:
-    scripts = [
-        {"name": f"sql/{number}.sql", "digest": digest(text), "size": len(text), "runs": []}
+    scripts: list[dict[str, object]] = [
+        {
+            "name": f"sql/{number}.sql",
+            "digest": digest(text),
+            "size": len(text),
+            "runs": [],
+            "author": None,
+        }
         for number, text in enumerate(contents)
     ]
     return json.dumps(
@@ -46,7 +52,13 @@ def manifest_of(contents: Sequence[bytes], compressed: bytes, **content: Any) ->
             "type": "countersign-manifest",
             "format": 1,
             "release": {"name": "crm", "version": "1", "sequence": 1, "summary": "One"},
-            "source": {"vcs": "git", "tag": "v1", "revision": "0" * 40, "committed": 1},
+            "source": {
+                "vcs": "git",
+                "tag": "v1",
+                "revision": "0" * 40,
+                "committed": 1,
+                "tagger": None,
+            },
             "application": None,
             "database": {"name": "crm", "scripts": scripts, "verify": [], "accept": []},
             "content": {

@@ -11,21 +11,30 @@ from installer import strict_json
 from installer.errors import MalformedError
 from installer.manifest import (
     Accepted,
+    Author,
     Patch,
     Script,
     parse_manifest,
 )
+from installer.openpgp import MAX_SIGNATURE_SIZE
 from installer.strict_json import MAX_DEPTH, load_json, require_relative_path
 from installer.tree import Digest, Entry, digest_of, tree_digest
 
 A, B, C = (Digest(letter * 64) for letter in "abc")
+ARMOUR = "-----BEGIN PGP SIGNATURE-----\n\naGVsbG8=\n-----END PGP SIGNATURE-----\n"
 JSON = dict[str, Any]
 
 FULL: JSON = {
     "type": "countersign-manifest",
     "format": 1,
     "release": {"name": "crm", "version": "1.4.0", "sequence": 14, "summary": "Order history"},
-    "source": {"vcs": "git", "tag": "v1.4.0", "revision": "0" * 40, "committed": 1767225600},
+    "source": {
+        "vcs": "git",
+        "tag": "v1.4.0",
+        "revision": "0" * 40,
+        "committed": 1767225600,
+        "tagger": "AB" * 20,
+    },
     "application": {
         "root": "/opt/crm",
         "tree": [
@@ -53,10 +62,24 @@ FULL: JSON = {
     "database": {
         "name": "crm",
         "scripts": [
-            {"name": "sql/0001_orders.sql", "digest": A, "size": 20, "runs": [0, 12]},
-            {"name": "sql/0002_empty.sql", "digest": B, "size": 0, "runs": []},
+            {
+                "name": "sql/0001_orders.sql",
+                "digest": A,
+                "size": 20,
+                "runs": [0, 12],
+                "author": {"fingerprint": "CD" * 20, "signature": ARMOUR},
+            },
+            {"name": "sql/0002_empty.sql", "digest": B, "size": 0, "runs": [], "author": None},
         ],
-        "verify": [{"name": "sql/verify/orders.sql", "digest": C, "size": 10, "runs": [2]}],
+        "verify": [
+            {
+                "name": "sql/verify/orders.sql",
+                "digest": C,
+                "size": 10,
+                "runs": [2],
+                "author": None,
+            }
+        ],
         "accept": [{"script": "sql/0001_orders.sql", "reason": "a hot fix, numbered late"}],
     },
     "content": {"compression": "xz", "digest": C, "size": 100},
@@ -98,7 +121,10 @@ def test_a_manifest_is_read_as_it_was_signed() -> None:
     assert (manifest.source.revision, manifest.source.committed) == ("0" * 40, 1767225600)
     assert (manifest.content.digest, manifest.content.size) == (C, 100)
     assert manifest.database is not None
-    assert manifest.database.scripts[0] == Script("sql/0001_orders.sql", A, 20, (0, 12))
+    author = Author("CD" * 20, ARMOUR)
+    assert manifest.database.scripts[0] == Script("sql/0001_orders.sql", A, 20, (0, 12), author)
+    assert manifest.database.scripts[1].author is None
+    assert manifest.source.tagger == "AB" * 20
     assert manifest.database.accept == (
         Accepted("sql/0001_orders.sql", "a hot fix, numbered late"),
     )
@@ -194,12 +220,18 @@ def test_a_missing_key_is_refused_wherever_it_is(place: str) -> None:
     assert f"{key} is missing" in refusal(at(folder, changed) if folder else raw(changed))
 
 
+OPTIONAL = {
+    *("application", "database", "source/tagger"),
+    *(f"database/{script}/author" for script in ("scripts/0", "scripts/1", "verify/0")),
+}
+
+
 @pytest.mark.parametrize("wrong", [True, False, 1.5, None, "1", 1, [], {}, [1], ["x"], [None]])
 @pytest.mark.parametrize("place", keys())
 def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: object) -> None:
     folder, _, key = place.rpartition("/")
     right = lookup(folder)[key]
-    if wrong is None and place in {"application", "database"}:
+    if wrong is None and place in OPTIONAL:
         return
     if type(right) is type(wrong) and wrong in ([], "1", 1, *([[1]] if key == "runs" else [])):
         return  # of the right type: what is wrong with those is tested below
@@ -229,6 +261,13 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("release/summary", "para\u2029graph", "summary is not one line of text"),
         ("source/vcs", "hg", "vcs is 'hg'"),
         ("source/committed", -1, "committed is -1, outside"),
+        ("source/tagger", "", "tagger is '', no fingerprint"),
+        ("source/tagger", "AB" * 4, "tagger is 'ABABABAB', no fingerprint"),
+        ("source/tagger", "ab" * 20, "no fingerprint"),
+        ("source/tagger", "AB" * 20 + "\n", "no fingerprint"),
+        ("source/tagger", "0x" + "AB" * 19, "no fingerprint"),
+        ("source/vcs", "svn", "tagger is there, but only git has signed tags"),
+        ("source/vcs", "tree", "tagger is there, but only git has signed tags"),
         ("application/root", "/", "root is '/'"),
         ("application/root", "/opt", "root is '/opt'"),
         ("application/root", "opt/crm", "root is 'opt/crm'"),
@@ -265,6 +304,14 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("database/scripts/1/name", "sql/0001_orders.sql", "differ at most in case"),
         ("database/scripts/1/name", "sql/0001_ORDERS.sql", "differ at most in case"),
         ("database/verify/0/name", "sql/0001_orders.sql", "differ at most in case"),
+        ("database/scripts/0/author/fingerprint", "CD" * 4, "fingerprint is 'CDCDCDCD'"),
+        ("database/scripts/0/author/fingerprint", "cd" * 20, "does not match"),
+        ("database/scripts/0/author/fingerprint", "CD" * 20 + "\n", "does not match"),
+        ("database/scripts/0/author/signature", "", "signature is no ASCII text"),
+        ("database/scripts/0/author/signature", "é" + ARMOUR, "signature is no ASCII text"),
+        ("database/scripts/0/author/signature", "\x1b" + ARMOUR, "signature is no ASCII text"),
+        ("database/scripts/0/author/signature", "\0" + ARMOUR, "signature is no ASCII text"),
+        ("database/scripts/0/author/signature", "x" * 16385, "of up to 16384 bytes"),
         ("database/accept/0/script", "sql/0009.sql", "accept names sql/0009.sql, which is no"),
         ("database/accept/0/reason", "", "reason is not one line of text"),
         ("content/compression", "gzip", "compression is 'gzip'"),
@@ -275,6 +322,17 @@ def test_a_value_that_no_build_writes_is_refused_by_name(
     place: str, wrong: object, reason: str
 ) -> None:
     assert reason in refusal(at(place, wrong))
+
+
+def test_a_signature_of_the_greatest_size_is_read() -> None:
+    longest = "x" * MAX_SIGNATURE_SIZE
+    database = parse_manifest(at("database/scripts/0/author/signature", longest)).database
+    assert database is not None
+    assert database.scripts[0].author == Author("CD" * 20, longest)
+
+
+def test_a_release_whose_tag_nobody_had_to_sign_has_no_tagger() -> None:
+    assert parse_manifest(at("source/tagger", None)).source.tagger is None
 
 
 def test_names_that_differ_in_unicode_form_alone_are_refused() -> None:

@@ -6,6 +6,7 @@ import pytest
 from installer.manifest import (
     Accepted,
     Application,
+    Author,
     Content,
     Database,
     Manifest,
@@ -30,7 +31,10 @@ APPLICATION = Application(
 )
 DATABASE = Database(
     name="crm",
-    scripts=(Script("sql/2.sql", D, 10, (0, 4)), Script("sql/1.sql", D, 3, ())),
+    scripts=(
+        Script("sql/2.sql", D, 10, (0, 4), Author("CD" * 20, "armour\n")),
+        Script("sql/1.sql", D, 3, ()),
+    ),
     verify=(Script("sql/verify/1.sql", D, 10, (0,)),),
     accept=(Accepted("sql/1.sql", "agreed — with the customer"),),
 )
@@ -40,7 +44,7 @@ MANIFEST = Manifest(
     version="1.1.0",
     sequence=2,
     summary="Orders get a history",
-    source=Source("git", "v1.1.0", "ceb489e2", 1769860800),
+    source=Source("git", "v1.1.0", "ceb489e2", 1769860800, "AB" * 20),
     application=APPLICATION,
     database=DATABASE,
     content=Content("xz", D, 652),

@@ -61,6 +61,7 @@ def test_a_short_file_is_completed_by_defaults(tmp_path: Path) -> None:
         license="Proprietary",
         vcs="git",
         to="v1.4.0",
+        signed_tag=False,
         application=ApplicationSpec(path=".", starts=("empty", "v1.3.0"), root="/opt/crm"),
         database=DatabaseSpec("crm", ("sql/*.sql",), "name", None, (), ()),
         package_key=None,
@@ -190,6 +191,8 @@ def test_an_empty_file_is_told_what_a_release_needs(tmp_path: Path) -> None:
         ("vcs", '"hg"', "vcs is 'hg', none of git, svn, tree; known: git, svn, tree"),
         ("to", '"--upload-pack=x"', "to is '--upload-pack=x', which a tool would take for"),
         ("to", '"empty"', "to is 'empty', which only from may have"),
+        ("signed_tag", '"yes"', "signed_tag is text, not true or false"),
+        ("signed_tag", "1", "signed_tag is a whole number, not true or false"),
         ("from", "[]", "from is an empty list"),
         ("from", '"v1"', "from is text, not a list"),
         ("from", '["v1", "v1"]', "from has 'v1' twice"),
@@ -232,6 +235,29 @@ def test_the_source_is_said_once(tmp_path: Path) -> None:
         "release.toml:6: [database] lacks to, as there is no [application]",
         "release.toml:6: [database] lacks vcs, as there is no [application]",
     ]
+
+
+def test_a_signed_tag_is_demanded_where_the_tag_is_named(tmp_path: Path) -> None:
+    signed = "signed_tag = true\n"
+    alone = DATABASE_ONLY.replace("svn", "git")
+
+    assert load(tmp_path, RELEASE + APPLICATION + signed + DATABASE).signed_tag
+    assert load(tmp_path, alone + signed).signed_tag
+    assert not load(tmp_path, alone + "signed_tag = false\n").signed_tag
+    assert problems(tmp_path, WHOLE + signed) == [
+        "release.toml:14: signed_tag is [application]'s to say, where there is one"
+    ]
+
+
+@pytest.mark.parametrize("vcs", ["svn", "tree"])
+def test_only_git_has_signed_tags(tmp_path: Path, vcs: str) -> None:
+    words = f"signed_tag needs vcs = \"git\", not '{vcs}': only git has signed tags"
+    application = APPLICATION.replace('"git"', f'"{vcs}"') + "signed_tag = true\n"
+    database = DATABASE_ONLY.replace('"svn"', f'"{vcs}"') + "signed_tag = true\n"
+
+    assert problems(tmp_path, RELEASE + application) == [f"release.toml:11: {words}"]
+    assert problems(tmp_path, database) == [f"release.toml:11: {words}"]
+    assert not load(tmp_path, database.replace("true", "false")).signed_tag
 
 
 def test_a_script_is_accepted_once(tmp_path: Path) -> None:

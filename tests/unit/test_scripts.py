@@ -37,6 +37,8 @@ def problems(paths: list[str], database: DatabaseSpec, plan: str | None = None) 
         ("a/**/b/**/c", ["a/b/c", "a/x/b/y/z/c"], ["a/c", "a/x/c"]),
         ("sql/1.sql", ["sql/1.sql"], ["sql/1xsql"]),
         ("sql/a+(b).sql", ["sql/a+(b).sql"], ["sql/aa(b).sql"]),
+        ("sql/**", ["sql/1.sql", "sql/asc"], ["sql/1.sql.asc", "sql/a/2.asc"]),
+        ("sql/1.sql.asc", [], ["sql/1.sql.asc"]),
     ],
 )
 def test_a_pattern_matches_within_the_parts_of_a_path(
