@@ -1,16 +1,18 @@
-"""The main job, from a repository to two hosts: `make demo`.
+"""The whole story, from a repository to production: `make demo`.
 
-A release engineer builds and two developers sign; a QAT host installs with rpm, a PRD host with
-dnf; then three packages are refused, and what they might have changed is shown unchanged. A third
-host does the same with DEBs, dpkg and apt. All tools are real. The hosts are overlays of this
-machine, each with a PostgreSQL cluster of its own, and are gone at the end.
+A release engineer builds and two developers sign. QAT is a copy of PRD, made with pg_dump and
+pg_restore; it installs the release and signs a receipt of what it measured. PRD refuses the very
+same package until the customer has approved it, then does exactly what QAT did. PRD drifts by one
+index made by hand, and the next release is refused, naming it. Then packages that must not get in.
+A Debian host in production does the same with DEBs. All tools are real. The hosts are overlays of
+this machine, each with a PostgreSQL cluster of its own, and are gone at the end.
 """
 
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -19,11 +21,14 @@ from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from tests.developers import Developers
 from tests.frontends import DPKG, RPM, FrontEnd
+from tests.hosts.cluster import SOCKETS, program
 from tests.keys import Keyring
-from tests.sites import Site
+from tests.promotion import make_key
+from tests.sites import SET_UP_DATABASE, Site
 
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 PACKAGE_KEY = "/etc/pki/rpm-gpg/crm"
+RECEIPTS = "/var/lib/countersign/receipts"
 NOISE = (
     "rpm: RPM should not be used",  # Debian's rpm says this of itself at every call
     "rpm: However assuming",
@@ -38,9 +43,10 @@ def main() -> int:
     started = time.monotonic()
     with (
         Keyring.create() as keys,
+        Keyring.create() as customers,
         tempfile.TemporaryDirectory(prefix="countersign-demo-") as folder,
     ):
-        Demo(keys, Path(folder)).run()
+        Demo(keys, customers, Path(folder)).run()
     chapter(f"Done in {time.monotonic() - started:.0f} s; the hosts and the keys are gone.")
     return 0
 
@@ -48,9 +54,12 @@ def main() -> int:
 class Demo:
     """The demo's keys, packages and story."""
 
-    def __init__(self, keys: Keyring, folder: Path) -> None:
+    def __init__(self, keys: Keyring, customers: Keyring, folder: Path) -> None:
         self.developers = Developers.create(keys, folder)
         self.package_key = keys.new_key("CRM packages <packages@example.org>")
+        # The customer has a keyring of her own, with public keys of the others.
+        self.customer_key = customers.new_key("The Customer <customer@example.org>")
+        self.customer = Developers(customers, folder, "", "", "")
         self.folder = folder
         self.repository = folder / "crm"
 
@@ -61,19 +70,22 @@ class Demo:
         say("Ada and Grace sign releases; one more key signs packages, for rpm and dnf.")
         installer = build_installer(self.folder)
         build_installer_deb(self.folder)
-        first, second = (self.build(version) for version in RELEASES)
+        first, second, third = (self.build(version) for version in RELEASES)
         say("What a sysadmin can see of a package before installing it:")
-        self.show_package(second)
-        with (
-            self.host(installer, "qat", "QAT") as qat,
-            self.host(installer, "prd", "PRD") as prd,
-        ):
-            self.install_with_rpm(qat, first, second)
-            self.install_with_dnf(prd, first, second)
-            self.refuse(qat, second)
-            self.look_back(qat)
-        with self.host(installer, "debian", "QAT", DPKG) as debian:
-            self.install_with_dpkg_and_apt(debian, first, second)
+        shown_lines(self.developers.countersign("show", second).stdout)
+        with ExitStack() as stack:
+            qat, prd, debian = (
+                stack.enter_context(self.host(installer, *host))
+                for host in (("qat", "QAT", RPM), ("prd", "PRD", RPM), ("debian", "PRD", DPKG))
+            )
+            self.agree(qat, prd, debian)
+            self.first_release(qat, prd, first)
+            self.copy_of_production(qat, prd)
+            self.countersigned(qat, prd, second)
+            self.drift(qat, prd, third)
+            self.refuse(qat, third)
+            self.on_debian(debian, first, second)
+            self.look_back(prd)
 
     def build(self, version: str, signers: int = 2) -> Path:
         """Build a release, signed by so many developers."""
@@ -83,16 +95,8 @@ class Demo:
         say(f"countersign sign, countersign build: crm {version}, {words}")
         return self.developers.build(release, self.folder / f"dist-{version}-{signers}", by)
 
-    def show_package(self, package: Path) -> None:
-        """The script list out of the package's changelog, and the build's own view."""
-        done = self.developers.countersign("show", package)
-        for line in done.stdout.splitlines():
-            print(f"    {DIM}{line}{PLAIN}")
-
     @contextmanager
-    def host(
-        self, installer: Path, name: str, environment: str, front: FrontEnd = RPM
-    ) -> Iterator[Site]:
+    def host(self, installer: Path, name: str, environment: str, front: FrontEnd) -> Iterator[Site]:
         """A host with its own cluster, set up by its administrator."""
         with Site.start(
             self.developers, installer, name=name, environment=environment, front=front
@@ -103,45 +107,101 @@ class Demo:
             site.host.run(["rpm", "--import", PACKAGE_KEY], check=True)
             yield site
 
-    def install_with_rpm(self, qat: Site, first: Path, second: Path) -> None:
-        """QAT: one developer's signature is enough."""
-        chapter("QAT: install 1.0.0 and upgrade to 1.1.0 with rpm")
+    def agree(self, qat: Site, *production: Site) -> None:
+        """The hosts' own keys, and the policy that names everybody."""
+        chapter("Three hosts, QAT and two of PRD, and the policy that all of them go by")
+        say("countersign-install init: each host makes the key that it signs its receipts with")
+        measured = make_key(self.developers, qat)
+        for site in production:
+            make_key(self.developers, site)
+        public = self.customer.keys.export([self.customer_key])
+        self.developers.keys.gpg("--import", data=public)
+        policy = self.folder / "policy.toml"
+        self.developers.countersign(
+            *("policy", "init", policy),
+            *("--developer", f"Ada={self.developers.ada}"),
+            *("--developer", f"Grace={self.developers.grace}"),
+            *("--customer", f"The Customer={self.customer_key}"),
+            *("--host", f"qat={measured}@QAT"),
+        )
+        say("countersign policy init writes the policy; countersign policy show reads it:")
+        shown_lines(self.developers.countersign("policy", "show", policy).stdout)
+        everybody = self.developers.keyring(self.customer_key, measured)
+        self.customer.keys.gpg("--import", data=everybody)
+        for site in (qat, *production):
+            site.trust(policy.read_text(encoding="utf-8"), everybody)
+
+    def first_release(self, qat: Site, prd: Site, first: Path) -> None:
+        """Release 1.0.0 goes the whole way."""
+        chapter("1.0.0: QAT installs it with rpm, the customer approves, PRD installs it with dnf")
         succeed(qat, ["rpm", "-i", qat.carry(first)])
-        succeed(qat, ["rpm", "-U", qat.carry(second)])
         say("The application reads what the release's scripts made:")
         succeed(qat, ["/opt/crm/current/crm", "-U", "postgres", "-d", "crm"])
+        succeed(prd, ["rpm", "-i", prd.carry(self.approve(qat, first, "1.0.0"))])
+        self.dnf(prd, first, "install")
 
-    def install_with_dnf(self, prd: Site, first: Path, second: Path) -> None:
-        """PRD: two developers must have signed; the packages are the same files."""
-        chapter("PRD: the same two packages, with dnf from a repository")
-        for package, command in ((first, "install"), (second, "upgrade")):
-            prd.host.copy_in(package, f"/srv/repository/{package.name}")
-            prd.host.run(["createrepo_c", "--quiet", "/srv/repository"], check=True)
-            with prd.host.http_server("/srv/repository") as address:
-                prd.host.add_dnf_repository("crm", address, gpgkey=f"file://{PACKAGE_KEY}")
-                succeed(prd, ["dnf", "-yq", command, "crm"])
+    def copy_of_production(self, qat: Site, prd: Site) -> None:
+        """QAT's database is made anew from PRD's."""
+        chapter("QAT becomes a copy of PRD: pg_dump there, pg_restore here")
+        at = ("-h", SOCKETS, "-U", "postgres", "-d")
+        dump = "/srv/crm.dump"
+        succeed(prd, [str(program("pg_dump")), *at, "crm", "--format=custom", "--file", dump])
+        qat.host.copy_in(prd.host.at(dump), dump)
+        create, grant = SET_UP_DATABASE.strip().splitlines()[-2:]
+        for statement in ("DROP DATABASE crm", create, grant):
+            qat.host.psql(statement)
+        succeed(qat, [str(program("pg_restore")), *at, "crm", "--exit-on-error", dump])
+        say("It is PRD's, ledger included, and the schema is what PRD's receipt has:")
+        receipt = newest_receipt(prd, "1.0.0")
+        qat.host.copy_in(receipt, "/srv/prd.json")
+        succeed(qat, ["countersign-install", "schema", "--diff", "/srv/prd.json"])
+
+    def countersigned(self, qat: Site, prd: Site, second: Path) -> None:
+        """Release 1.1.0: PRD wants the customer's approval of what QAT measured."""
+        chapter("1.1.0: QAT upgrades, and PRD refuses: nobody has approved it yet")
+        succeed(qat, ["rpm", "-U", qat.carry(second)])
+        refused(prd, ["rpm", "-U", prd.carry(second)])
+        chapter("The customer, having tested QAT, signs; the same package goes to PRD")
+        succeed(prd, ["rpm", "-U", prd.carry(self.approve(qat, second, "1.1.0"))])
+        self.dnf(prd, second, "upgrade")
         say("Ledger, application tree and package database agree:")
         succeed(prd, ["countersign-install", "status"])
 
-    def install_with_dpkg_and_apt(self, debian: Site, first: Path, second: Path) -> None:
-        """The same releases as DEBs: the same bundle, the same installer."""
-        chapter("A Debian host: the same releases as DEBs, with dpkg and apt")
+    def drift(self, qat: Site, prd: Site, third: Path) -> None:
+        """PRD is no longer what QAT is a copy of."""
+        chapter("1.2.0: its third script fails on QAT, signed by both developers as it is")
+        refused(qat, ["rpm", "-U", qat.carry(self.build(BROKEN))])
+        chapter("PRD drifts: somebody makes an index by hand. QAT knows nothing of it")
+        prd.sql('CREATE INDEX by_hand ON crm."order" (customer_id)')
+        say('CREATE INDEX by_hand ON crm."order" (customer_id); then 1.2.1 is tested and approved:')
+        succeed(qat, ["rpm", "-U", qat.carry(third)])
+        succeed(prd, ["rpm", "-U", prd.carry(self.approve(qat, third, "1.2.1"))])
+        refused(prd, ["rpm", "-U", prd.carry(third)])
+        say("Without it, PRD is what was tested:")
+        prd.sql("DROP INDEX crm.by_hand")
+        succeed(prd, ["rpm", "-U", prd.carry(third)])
+
+    def on_debian(self, debian: Site, first: Path, second: Path) -> None:
+        """The same releases and the same approvals as DEBs: the same bundle, the same installer."""
+        chapter("A Debian host in PRD: the same releases and approvals as DEBs, dpkg and apt")
+        succeed(debian, ["dpkg", "-i", debian.carry(self.companion("1.0.0"))])
         succeed(debian, ["dpkg", "-i", debian.carry(first)])
+        refused(debian, ["apt-get", "-yq", "install", debian.carry(second)])
+        succeed(debian, ["apt-get", "-yq", "install", debian.carry(self.companion("1.1.0"))])
         succeed(debian, ["apt-get", "-yq", "install", debian.carry(second)])
         succeed(debian, ["countersign-install", "status"])
         tampered = self.folder / "tampered.deb"
         raw = DPKG.pick(second).read_bytes()
         place = raw.index(b"\xfd7zXZ") + 50  # in the compressed scripts
         tampered.write_bytes(raw[:place] + b"TAMPERED" + raw[place + 8 :])
-        say("A tampered DEB, an unsigned one, and the one with the failing script:")
+        say("A tampered DEB, and an unsigned one:")
         refused(debian, ["dpkg", "-i", debian.carry(tampered)])
         refused(debian, ["dpkg", "-i", debian.carry(self.build(BROKEN, signers=0))])
-        refused(debian, ["apt-get", "-yq", "install", debian.carry(self.build(BROKEN))])
 
-    def refuse(self, qat: Site, second: Path) -> None:
-        """Three packages that must not get in."""
+    def refuse(self, qat: Site, newest: Path) -> None:
+        """Packages that must not get in."""
         tampered = self.folder / "tampered.rpm"
-        raw = second.read_bytes()
+        raw = newest.read_bytes()
         end_of_bundle = raw.index(b"\n\0", raw.index(b"bWFuaWZlc3QuanNvb"))
         place = end_of_bundle - 77 * 30  # in the compressed scripts, whole lines of base64
         tampered.write_bytes(raw[:place] + b"TAMPERED" + raw[place + 8 :])
@@ -152,13 +212,48 @@ class Demo:
         refused(qat, ["rpm", "-U", *options, qat.carry(tampered)])
         chapter("A release that nobody signed")
         refused(qat, ["rpm", "-U", qat.carry(self.build(BROKEN, signers=0))])
-        chapter("A release whose third script fails, signed by both developers")
-        refused(qat, ["rpm", "-U", qat.carry(self.build(BROKEN))])
+        chapter("An older release, signed by both developers")
+        refused(qat, ["rpm", "-U", "--oldpackage", qat.carry(self.build(BROKEN))])
 
-    def look_back(self, qat: Site) -> None:
+    def look_back(self, prd: Site) -> None:
         """What the ledger kept of all this."""
-        chapter("What QAT's ledger says")
-        succeed(qat, ["countersign-install", "history", "crm"])
+        chapter("What PRD's ledger says")
+        succeed(prd, ["countersign-install", "history", "crm"])
+
+    def approve(self, qat: Site, package: Path, version: str) -> Path:
+        """Let the customer see what QAT measured, and sign; returns the companion package."""
+        receipt = self.folder / f"receipt-{version}.json"
+        found = newest_receipt(qat, version)
+        receipt.write_bytes(found.read_bytes())
+        signature = found.with_name(f"{found.name}.asc")
+        receipt.with_name(f"{receipt.name}.asc").write_bytes(signature.read_bytes())
+        say(f"countersign approve {package.name} --receipt QAT.json --environment PRD")
+        output = self.folder / f"approved-{version}"
+        done = self.customer.countersign(
+            *("approve", package, "--receipt", receipt, "--environment", "PRD", "--yes"),
+            *("--key", self.customer_key, "--format", "all", "--output", output),
+        )
+        shown_lines(done.stdout)
+        return self.companion(version)
+
+    def companion(self, version: str) -> Path:
+        """The companion package that brings an approval to PRD; its DEB lies beside it."""
+        (made,) = (self.folder / f"approved-{version}").glob("*.rpm")
+        return made
+
+    def dnf(self, prd: Site, package: Path, command: str) -> None:
+        """Install or upgrade from a repository of the host's own."""
+        prd.host.copy_in(package, f"/srv/repository/{package.name}")
+        prd.host.run(["createrepo_c", "--quiet", "/srv/repository"], check=True)
+        with prd.host.http_server("/srv/repository") as address:
+            prd.host.add_dnf_repository("crm", address, gpgkey=f"file://{PACKAGE_KEY}")
+            succeed(prd, ["dnf", "-yq", command, "crm"])
+
+
+def newest_receipt(site: Site, version: str) -> Path:
+    """The newest receipt of a version that a host has written."""
+    *_, found = sorted(site.host.at(RECEIPTS).glob(f"crm-{version}-*.json"))
+    return found
 
 
 def chapter(text: str) -> None:
@@ -195,10 +290,15 @@ def shown(site: Site, command: Sequence[str]) -> CompletedProcess[str]:
     """Run a command on a host and print it with what it said."""
     print(f"{BOLD}{site.host.name}# {' '.join(command)}{PLAIN}", flush=True)
     done = site.host.run(command)
-    for line in (done.stdout + done.stderr).splitlines():
+    shown_lines(done.stdout + done.stderr)
+    return done
+
+
+def shown_lines(text: str) -> None:
+    """Print what a command said."""
+    for line in text.splitlines():
         if line.strip() and not line.startswith(NOISE):
             print(f"    {DIM}{line}{PLAIN}")
-    return done
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "crm"
-RELEASES = ("1.0.0", "1.1.0")
+RELEASES = ("1.0.0", "1.1.0", "1.2.1")
 BROKEN = "1.2.0"
-"""A release whose third script fails."""
+"""A release whose third script fails; 1.2.1 takes its place."""
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "CRM developers",
@@ -31,7 +31,7 @@ def create_repository(folder: Path, package_key: str | None = None) -> None:
     """
     folder.mkdir(parents=True)
     _git(folder, "init", "--quiet", "--initial-branch=main")
-    for day, version in enumerate((*RELEASES, BROKEN), 1):
+    for day, version in enumerate(sorted((*RELEASES, BROKEN)), 1):
         shutil.copytree(SOURCES / version, folder, symlinks=True, dirs_exist_ok=True)
         if package_key:
             with (folder / "release.toml").open("a", encoding="utf-8") as file:
