@@ -318,8 +318,11 @@ def _rotation(top: Table, identities: tuple[Identity, ...]) -> dict[str, int]:
         table.refuse("requires nobody's signature of the next policy")
     for role, threshold in roles.items():
         able = [i for i in identities if i.role == role and i.status not in {RETIRED, REVOKED}]
-        if len(able) < threshold:  # such a policy could never be changed again
-            table.refuse(f"{role} = {threshold}, but only {len(able)} of that role are active")
+        if len(able) < threshold:
+            table.refuse(
+                f"{role} = {threshold}, but only {len(able)} of that role are active, so that the "
+                "policy could never be changed again"
+            )
     return roles
 
 

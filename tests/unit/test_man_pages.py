@@ -13,7 +13,7 @@ import pytest
 from installer import cli as host_side
 from installer.errors import ConfigurationError, InstallerError
 from installer.host_file import parse_host_file
-from installer.policy import parse_policy
+from installer.policy import _CONDITIONS, CUSTOMER, parse_policy
 from packager import cli as build_side
 from packager.errors import PackagerError
 from packager.installer_package import MAN_PAGES, SAMPLES
@@ -55,7 +55,14 @@ def example(page: str) -> str:
 
 
 def visible(group: click.Group) -> dict[str, click.Command]:
-    return {name: command for name, command in group.commands.items() if not command.hidden}
+    """The commands that people call, those of a group below it under both names."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= {f"{name} {below}": made for below, made in visible(command).items()}
+        elif not command.hidden:
+            found[name] = command
+    return found
 
 
 def options(command: click.Command) -> set[str]:
@@ -78,7 +85,7 @@ def test_a_command_is_shown_with_its_options(page: str, name: str, command: clic
     text = part(page, ".SS", name).replace("\\-", "-")
     long = {option for option in options(command) if option.startswith("--")}
 
-    assert set(re.findall(r"--[a-z]+", text)) - {"--json"} == long - {"--json"}
+    assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) - {"--json"} == long - {"--json"}
     if page == "countersign.1":
         assert ("--json" in text) == ("--json" in long)
 
@@ -123,7 +130,13 @@ def test_release_toml_names_every_key(table: str) -> None:
 @pytest.mark.parametrize(
     "page, heading, text, tables, parse",
     [
-        ("countersign-policy.toml.5", "Top level", "", {"identity", "require"}, parse_policy),
+        (
+            "countersign-policy.toml.5",
+            "Top level",
+            "",
+            {"identity", "require", "rotation"},
+            parse_policy,
+        ),
         ("countersign-policy.toml.5", "[[identity]]", IN_AN_IDENTITY, set(), parse_policy),
         ("countersign-host.toml.5", "Top level", "", {"database", "application"}, parse_host_file),
         ("countersign-host.toml.5", "[database.NAME]", IN_A_DATABASE, set(), parse_host_file),
@@ -145,6 +158,13 @@ def test_a_hosts_file_is_described_with_the_keys_that_it_may_have(
     known = str(refusal.value).split("known are ")[1].split(", ")
 
     assert tags(part(page, ".SS", heading)) | tables == set(known)
+
+
+def test_a_policys_conditions_are_described() -> None:
+    described = tags(part("countersign-policy.toml.5", ".SS", "[require.ENVIRONMENT]"))
+
+    assert described == {"role", CUSTOMER, *_CONDITIONS}
+    assert tags(part("countersign-policy.toml.5", ".SS", "[rotation]")) == {"role"}
 
 
 def test_the_examples_of_files_are_ones_that_are_accepted(tmp_path: Path) -> None:

@@ -4,11 +4,21 @@ from collections.abc import Sequence
 import pytest
 
 from installer.errors import ConfigurationError, SignatureError
+from installer.fingerprint import LAYERS
 from installer.openpgp import Signature
-from installer.policy import Policy, Signer, authorise, parse_policy
+from installer.policy import (
+    APPROVAL_DAYS,
+    Policy,
+    Requirement,
+    Signer,
+    authorise,
+    counted,
+    parse_policy,
+    require_signers,
+)
 
 ADA, BOB, EVE, CUSTOMER = "A" * 40, "B" * 40, "E" * 40, "C" * 40
-ADA_TOO, OLD, GONE = "A" * 39 + "1", "0" * 40, "9" * 40
+ADA_TOO, OLD, GONE, MACHINE = "A" * 39 + "1", "0" * 40, "9" * 40, "D" * 40
 TEXT = f"""
 serial = 7
 
@@ -43,10 +53,21 @@ name = "The Customer"
 role = "customer"
 fingerprints = ["{CUSTOMER}"]
 
+[[identity]]
+name = "qat-1"
+role = "host"
+environment = "QAT"
+fingerprints = ["{MACHINE}"]
+
 [require.QAT]
 developer = 1
 
 [require.PRD]
+developer = 2
+customer = 1
+receipt = true
+
+[rotation]
 developer = 2
 customer = 1
 """
@@ -74,8 +95,30 @@ def identity(lines: str = "", name: str = "Ada", key: str = ADA, role: str = "de
     return f"[[identity]]\n{fields}{lines}\n"
 
 
-def policy_with(identities: str, require: str = "[require.QAT]\ndeveloper = 1") -> str:
-    return f"serial = 1\n{identities}{require}\n"
+QAT = "[require.QAT]\ndeveloper = 1"
+ROTATION = "[rotation]\ndeveloper = 1"
+THE_CUSTOMER = '[[identity]]\nname = "C"\nrole = "customer"\nfingerprints = ["' + CUSTOMER + '"]\n'
+A_HOST = (
+    '[[identity]]\nname = "qat-1"\nrole = "host"\nenvironment = "QAT"\n'
+    f'fingerprints = ["{MACHINE}"]\n'
+)
+
+
+def policy_with(identities: str, require: str = QAT, rotation: str = ROTATION) -> str:
+    return f"serial = 1\n{identities}{require}\n{rotation}\n"
+
+
+def requirement(lines: str, environment: str = "PRD", top: str = "") -> Requirement:
+    """What a policy of a developer, a customer and a host in QAT makes of `lines`."""
+    table = f"[require.{environment}]\ndeveloper = 1\n{lines}"
+    text = policy_with(identity() + THE_CUSTOMER + A_HOST, table)
+    return parse_policy((top + text).encode()).requirement(environment)
+
+
+def of_one_developer(role: str, threshold: int = 1) -> Requirement:
+    return Requirement(
+        {role: threshold}, 0, None, APPROVAL_DAYS, signed_scripts=False, layers=LAYERS
+    )
 
 
 def names(signers: Sequence[Signer]) -> list[str]:
@@ -89,20 +132,22 @@ def test_one_developer_is_enough_for_qat(policy: Policy) -> None:
     assert authorise(policy, "QAT", [signed(ADA)]) == (Signer("Ada", "developer", ADA),)
 
 
-def test_production_takes_two_developers_and_the_customer(policy: Policy) -> None:
-    signatures = [signed(CUSTOMER), signed(BOB), signed(ADA)]
+def test_production_takes_two_developers_in_any_order(policy: Policy) -> None:
+    signatures = [signed(EVE), signed(BOB), signed(ADA)]
     for order in itertools.permutations(signatures):
-        assert names(authorise(policy, "PRD", order)) == ["Ada", "Bob", "The Customer"]
+        assert names(authorise(policy, "PRD", order)) == ["Ada", "Bob"]
 
 
 @pytest.mark.parametrize(
     "keys, reason",
     [
-        ([], "PRD requires 2 of role developer, found none, and 1 of role customer, found none"),
+        ([], "PRD requires 2 of role developer, found none"),
+        ([ADA], "PRD requires 2 of role developer, found 1 (Ada)"),
         ([ADA, CUSTOMER], "PRD requires 2 of role developer, found 1 (Ada)"),
-        ([ADA, BOB], "PRD requires 1 of role customer, found none"),
-        ([ADA, ADA, CUSTOMER], "found 1 (Ada)"),
-        ([ADA, ADA_TOO, CUSTOMER], "found 1 (Ada)"),
+        ([ADA, MACHINE], "PRD requires 2 of role developer, found 1 (Ada)"),
+        ([CUSTOMER, MACHINE], "PRD requires 2 of role developer, found none"),
+        ([ADA, ADA], "found 1 (Ada)"),
+        ([ADA, ADA_TOO], "found 1 (Ada)"),
     ],
 )
 def test_too_few_signatures_are_refused_and_counted(
@@ -118,18 +163,34 @@ def test_too_few_signatures_are_refused_and_counted(
 def test_two_subkeys_of_one_key_count_once(policy: Policy) -> None:
     signatures = [Signature(ADA, "1" * 40, START_2026), Signature(ADA, "2" * 40, START_2026)]
     with pytest.raises(SignatureError, match=r"2 of role developer, found 1 \(Ada\)"):
-        authorise(policy, "PRD", [*signatures, signed(CUSTOMER)])
+        authorise(policy, "PRD", signatures)
 
 
 def test_two_of_three_developers_are_enough(policy: Policy) -> None:
-    signatures = [signed(ADA), signed(OLD, RETIREMENT), signed(CUSTOMER)]
-    assert names(authorise(policy, "PRD", signatures)) == ["Ada", "Olga", "The Customer"]
+    signatures = [signed(ADA), signed(OLD, RETIREMENT)]
+    assert names(authorise(policy, "PRD", signatures)) == ["Ada", "Olga"]
 
 
 def test_a_developer_does_not_stand_in_for_the_customer(policy: Policy) -> None:
     signatures = [signed(ADA), signed(BOB), signed(OLD, RETIREMENT)]
-    with pytest.raises(SignatureError, match="1 of role customer, found none"):
-        authorise(policy, "PRD", signatures)
+    with pytest.raises(
+        SignatureError, match=r"^an approval requires 1 of role customer, found none$"
+    ):
+        require_signers(policy, {"customer": 1}, "an approval", signatures)
+
+
+def test_a_customer_and_a_host_do_not_stand_in_for_a_developer(policy: Policy) -> None:
+    with pytest.raises(SignatureError, match=r"^QAT requires 1 of role developer, found none$"):
+        authorise(policy, "QAT", [signed(CUSTOMER), signed(MACHINE)])
+
+
+def test_signers_of_each_role_that_is_wanting_are_named(policy: Policy) -> None:
+    with pytest.raises(SignatureError) as refused:
+        require_signers(policy, policy.rotation, "the next policy", [signed(ADA)])
+    assert str(refused.value) == (
+        "the next policy requires 2 of role developer, found 1 (Ada), "
+        "and 1 of role customer, found none"
+    )
 
 
 def test_a_signer_whose_role_is_not_required_is_reported_too(policy: Policy) -> None:
@@ -137,6 +198,11 @@ def test_a_signer_whose_role_is_not_required_is_reported_too(policy: Policy) -> 
         "Ada",
         "The Customer",
     ]
+
+
+def test_everyone_whose_signature_counts_is_listed_once(policy: Policy) -> None:
+    signatures = [signed(CUSTOMER), signed(ADA), signed(ADA_TOO), signed(GONE), signed(EVE)]
+    assert {identity.name for identity in counted(policy, signatures)} == {"Ada", "The Customer"}
 
 
 def test_an_environment_that_requires_nothing_installs_nothing(policy: Policy) -> None:
@@ -214,7 +280,50 @@ def test_a_policy_is_read_as_written(policy: Policy) -> None:
     bob = policy.identities[1]
     assert (bob.not_before, bob.not_after) == (START_2026, END_2026)
     assert policy.identities[2].not_after == RETIREMENT
-    assert policy.requirements == {"QAT": {"developer": 1}, "PRD": {"developer": 2, "customer": 1}}
+    assert policy.identities[-1].environment == "QAT"
+    assert policy.chain == ("DEV", "QAT", "PRD")
+    assert policy.requirement("QAT") == of_one_developer("developer")
+    assert policy.requirement("PRD") == Requirement(
+        {"developer": 2}, 1, "QAT", APPROVAL_DAYS, signed_scripts=False, layers=LAYERS
+    )
+    assert policy.rotation == {"developer": 2, "customer": 1}
+
+
+def test_a_requirement_is_read_as_written() -> None:
+    assert requirement(
+        "customer = 1\nreceipt = true\nmax_approval_days = 7\nsigned_scripts = true\n"
+        'schema = ["structure", "owners"]'
+    ) == Requirement(
+        {"developer": 1}, 1, "QAT", 7, signed_scripts=True, layers=("structure", "owners")
+    )
+
+
+def test_a_receipt_comes_from_the_environment_before_in_the_chain() -> None:
+    assert requirement("receipt = true").receipt_from == "QAT"
+    assert requirement("receipt = false").receipt_from is None
+    lab = requirement("receipt = true", "LAB", 'chain = ["QAT", "LAB", "PRD"]\n')
+    assert lab.receipt_from == "QAT"
+
+
+@pytest.mark.parametrize("lines", ["customer = 1", "receipt = true"])
+def test_whoever_requires_an_approval_or_a_receipt_requires_a_dossier(lines: str) -> None:
+    assert requirement(lines).needs_dossier
+    assert not requirement("signed_scripts = true").needs_dossier
+
+
+def test_a_role_of_ones_own_signs_manifests() -> None:
+    text = policy_with(
+        identity() + identity(name="Q", key=BOB, role="tester"), "[require.QAT]\ntester = 1"
+    )
+    found = parse_policy(text.encode())
+    assert found.requirement("QAT") == of_one_developer("tester")
+    assert names(authorise(found, "QAT", [signed(BOB)])) == ["Q"]
+
+
+def test_what_a_retired_developer_signed_may_still_be_required() -> None:
+    retired = identity("status = 'retired'\nnot_after = 2026-01-01T00:00:00Z", "Olga", OLD)
+    text = policy_with(identity() + retired, "[require.QAT]\ndeveloper = 2")
+    assert parse_policy(text.encode()).requirement("QAT") == of_one_developer("developer", 2)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +367,10 @@ def test_a_policy_is_read_as_written(policy: Policy) -> None:
         ),
         (policy_with(identity(), ""), "no [require.ENVIRONMENT]"),
         (policy_with(identity(), "[require]"), "no [require.ENVIRONMENT]"),
-        (policy_with(identity(), "[require.QAT]"), "[require.QAT]: requires no one"),
+        (
+            policy_with(identity(), "[require.QAT]"),
+            "[require.QAT]: requires nobody's signature of the manifest",
+        ),
         (policy_with(identity(), "[require.'Q A']\ndeveloper = 1"), "an environment's name"),
         (policy_with(identity(), "[require.QAT]\ndeveloper = 0"), "developer is 0, outside"),
         (policy_with(identity(), "[require.QAT]\ndeveloper = true"), "must be a whole number"),
@@ -267,13 +379,74 @@ def test_a_policy_is_read_as_written(policy: Policy) -> None:
             policy_with(identity(), "[require.QAT]\ndevelopers = 1"),
             "no identity has the role 'developers'; did you mean 'developer'?",
         ),
+        (policy_with(identity("environment = 'QAT'")), "environment is what an identity of role"),
+        (policy_with(identity(role="host")), "environment is what an identity of role 'host' has"),
+        (policy_with(identity() + A_HOST.replace('"QAT"', '"Q A"')), "environment is 'Q A'"),
         (
-            policy_with(identity(), "[require.QAT]\ndeveloper = 1\nreceipt = true"),
-            "receipt is a condition that this version cannot honour yet",
+            policy_with(identity() + THE_CUSTOMER, "[require.QAT]\ncustomer = 1"),
+            "[require.QAT]: requires nobody's signature of the manifest",
         ),
         (
-            policy_with(identity(), "[require.QAT]\nmax_approval_days = 30"),
-            "max_approval_days is a condition that this version cannot honour yet",
+            policy_with(identity() + A_HOST, f"{QAT}\nhost = 1"),
+            "[require.QAT]: a host signs receipts only; receipt = true requires one",
+        ),
+        (policy_with(identity(), f"{QAT}\nreceipt = 1"), "receipt must be true or false"),
+        (policy_with(identity(), f"{QAT}\nreceipt = true"), "no identity of role 'host' has"),
+        (
+            policy_with(identity() + A_HOST, f"{QAT}\nreceipt = true"),
+            "receipt: no identity of role 'host' has environment = 'DEV'",
+        ),
+        (
+            policy_with(identity() + A_HOST, "[require.DEV]\ndeveloper = 1\nreceipt = true"),
+            "receipt: no environment comes before it in chain = ['DEV', 'QAT', 'PRD']",
+        ),
+        (
+            policy_with(identity() + A_HOST, "[require.LAB]\ndeveloper = 1\nreceipt = true"),
+            "receipt: no environment comes before it in chain",
+        ),
+        (policy_with(identity(), f"{QAT}\nmax_approval_days = 30"), "needs customer"),
+        (
+            policy_with(identity() + THE_CUSTOMER, f"{QAT}\ncustomer = 1\nmax_approval_days = 0"),
+            "max_approval_days is 0, outside 1..3650",
+        ),
+        (policy_with(identity(), f"{QAT}\nschema = ['structure']"), "schema needs receipt = true"),
+        (
+            policy_with(
+                identity() + A_HOST,
+                "[require.PRD]\ndeveloper = 1\nreceipt = true\nschema = ['structur']",
+            ),
+            "schema holds 'structur'",
+        ),
+        (policy_with(identity(), f"{QAT}\nsigned_scripts = 'yes'"), "must be true or false"),
+        ("chain = 'QAT'\n" + policy_with(identity()), "chain must be a list"),
+        ("chain = ['Q A']\n" + policy_with(identity()), "chain holds 'Q A'"),
+        ("chain = ['QAT', 'QAT']\n" + policy_with(identity()), "chain holds something twice"),
+        (policy_with(identity(), rotation=""), "rotation is missing"),
+        (policy_with(identity(), rotation="[rotation]"), "[rotation]: requires nobody's signature"),
+        (policy_with(identity(), rotation="[rotation]\ndeveloper = 0"), "developer is 0, outside"),
+        (
+            policy_with(identity(), rotation="[rotation]\ndeveloper = 2"),
+            "but only 1 have that role",
+        ),
+        (policy_with(identity(), rotation="[rotation]\ncustomer = 1"), "no identity has the role"),
+        (
+            policy_with(identity() + A_HOST, rotation=f"{ROTATION}\nhost = 1"),
+            "[rotation]: a host signs receipts only",
+        ),
+        (
+            policy_with(identity(), rotation=f"{ROTATION}\nsigned_scripts = true"),
+            "[rotation]: signed_scripts is about releases; here each key is a role",
+        ),
+        (
+            policy_with(
+                identity() + identity("status = 'revoked'", "Mallory", GONE),
+                rotation="[rotation]\ndeveloper = 2",
+            ),
+            "[rotation]: developer = 2, but only 1 of that role are active",
+        ),
+        (
+            policy_with(identity("status = 'retired'\nnot_after = 2026-01-01T00:00:00Z")),
+            "[rotation]: developer = 1, but only 0 of that role are active",
         ),
     ],
 )

@@ -32,7 +32,13 @@ DATABASE_RELEASE = {
     "type": "countersign-manifest",
     "format": 1,
     "release": {"name": "crm", "version": "1.0.0", "sequence": 1, "summary": "First"},
-    "source": {"vcs": "git", "tag": "v1.0.0", "revision": "0" * 40, "committed": 1},
+    "source": {
+        "vcs": "git",
+        "tag": "v1.0.0",
+        "revision": "0" * 40,
+        "committed": 1,
+        "tagger": None,
+    },
     "application": None,
     "database": {"name": "crm", "scripts": [], "verify": [], "accept": []},
     "content": {"compression": "xz", "digest": "0" * 64, "size": 0},
@@ -770,7 +776,8 @@ def policy(people: People) -> Policy:
         for (name, role), key in zip(roles.items(), keys, strict=True)
     )
     requirements = "[require.QAT]\ndeveloper = 1\n[require.PRD]\ndeveloper = 2\ncustomer = 1\n"
-    return parse_policy(f"serial = 1\n{identities}{requirements}".encode())
+    rotation = "[rotation]\ndeveloper = 2\ncustomer = 1\n"
+    return parse_policy(f"serial = 1\n{identities}{requirements}{rotation}".encode())
 
 
 def head(people: People, *keys: str, manifest: bytes = MANIFEST, signed: bytes = b"") -> Head:
@@ -791,10 +798,26 @@ def test_a_release_that_a_developer_signed_may_go_to_qat(people: People, policy:
     ]
 
 
-def test_a_release_that_all_signed_may_go_to_production(people: People, policy: Policy) -> None:
-    signed = head(people, people.customer, people.bob, people.ada, people.stranger)
+def test_a_release_that_both_developers_signed_has_the_signatures_for_production(
+    people: People, policy: Policy
+) -> None:
+    signed = head(people, people.bob, people.ada, people.stranger)
+    release = verify_release(signed, policy, "PRD", people.keyring, now())
+    assert [signer.name for signer in release.signers] == ["Ada", "Bob"]
+
+
+def test_a_customer_who_signed_a_release_is_named_but_has_not_approved_it(
+    people: People, policy: Policy
+) -> None:
+    signed = head(people, people.customer, people.bob, people.ada)
     release = verify_release(signed, policy, "PRD", people.keyring, now())
     assert [signer.name for signer in release.signers] == ["Ada", "Bob", "Customer"]
+    assert policy.requirement("PRD").customers == 1  # an approval is still asked for
+
+
+def test_a_customers_signature_lets_no_release_into_qat(people: People, policy: Policy) -> None:
+    error = release_refusal(people, policy, "QAT", head(people, people.customer))
+    assert "QAT requires 1 of role developer, found none" in str(error)
 
 
 def test_an_unsigned_release_is_refused(people: People, policy: Policy) -> None:
