@@ -169,6 +169,16 @@ def parse_withdrawal(raw: bytes) -> Withdrawal:
     return withdrawal
 
 
+def wanted(requirement: Requirement) -> str:
+    """What an environment requires besides a package's own signatures, in words."""
+    parts = []
+    if requirement.customers:
+        parts.append(f"an approval by {requirement.customers} of role {CUSTOMER}")
+    if requirement.receipt_from:
+        parts.append(f"the receipt of a successful install in {requirement.receipt_from}")
+    return " and ".join(parts)
+
+
 def require_approved(
     manifest: Manifest,
     policy: Policy,
@@ -205,7 +215,7 @@ def require_approved(
         else:
             return Approved(dossier.receipt if requirement.receipt_from else None, customers)
     raise ApprovalError(
-        f"{environment} requires {_wanted(requirement)}",
+        f"{environment} requires {wanted(requirement)}",
         detail="\n".join(filter(None, objections)),
     )
 
@@ -218,8 +228,8 @@ def _customers(
         raise ApprovalError("it holds no approval.json")
     if dossier.approval.digest in withdrawn:
         raise ApprovalError("the approval was withdrawn")
-    wanted = {CUSTOMER: requirement.customers}
-    return require_signers(policy, wanted, "an approval", dossier.approvers, dossier.unknown)
+    required = {CUSTOMER: requirement.customers}
+    return require_signers(policy, required, "an approval", dossier.approvers, dossier.unknown)
 
 
 def _objections(
@@ -301,15 +311,6 @@ def _is_about(dossier: Dossier, product: str) -> bool:
 def _refuse_if(objections: Iterator[str]) -> None:
     if found := list(objections):
         raise ApprovalError("; ".join(found))
-
-
-def _wanted(requirement: Requirement) -> str:
-    wanted = []
-    if requirement.customers:
-        wanted.append(f"an approval by {requirement.customers} of role {CUSTOMER}")
-    if requirement.receipt_from:
-        wanted.append(f"the receipt of a successful install in {requirement.receipt_from}")
-    return " and ".join(wanted)
 
 
 def _written(document: dict[str, object]) -> bytes:

@@ -54,12 +54,11 @@ def test_a_release_signed_by_an_unknown_key(
 def test_one_of_two_required_signatures(
     kept_site: Site, developers: Developers, second: Path
 ) -> None:
-    host = kept_site.host
-    host.write("/etc/countersign/policy.toml", developers.policy(QAT=2))
+    kept_site.trust(developers.policy(QAT=2), developers.keyring())
     try:
         words = refused(kept_site, second, 20)
     finally:
-        host.write("/etc/countersign/policy.toml", developers.policy(QAT=1))
+        kept_site.trust(developers.policy(QAT=1), developers.keyring())
 
     assert "QAT requires 2 of role developer, found 1 (Ada)" in words
 

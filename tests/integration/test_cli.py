@@ -30,6 +30,15 @@ developer = 1
 [require.PRD]
 developer = 1
 customer = 1
+[require.STG]
+developer = 1
+author = 1
+[[identity]]
+name = "The Author"
+role = "author"
+fingerprints = ["{stranger}"]
+[rotation]
+customer = 1
 """
 
 
@@ -40,7 +49,9 @@ class Desk:
         self.product = product
         self.keys = keys
         self.ada = ada
-        (product.folder / "policy.toml").write_text(POLICY.format(ada=ada, customer=customer))
+        (product.folder / "policy.toml").write_text(
+            POLICY.format(ada=ada, customer=customer, stranger="0" * 40)
+        )
         (product.folder / "keyring.pgp").write_bytes(keys.export([ada, customer]))
 
     def run(
@@ -91,8 +102,10 @@ def test_a_release_goes_from_the_repository_to_a_verified_package(desk: Desk) ->
     assert f"ok signed by {ADA} {desk.ada}" in desk.said("check")
     assert f"wrote {PACKAGE}" in desk.said("build")
     out, _ = desk.verify("QAT")
-    assert "crm 1.1.0 may be installed in QAT" in out
+    assert "crm 1.1.0 is signed as QAT requires, by" in out
     assert f"Ada (developer) {desk.ada}" in out
+    assert "besides" not in out
+    assert "PRD requires besides: an approval by 1 of role customer" in desk.verify("PRD")[0]
 
 
 def test_programs_get_json(desk: Desk) -> None:
@@ -204,10 +217,12 @@ def test_an_output_folder_that_is_a_file_is_told(desk: Desk) -> None:
     assert "cannot be written" in desk.run("manifest", "-o", "file/below", code=55).stderr
 
 
-def test_a_package_without_the_signatures_that_prd_requires_is_refused(desk: Desk) -> None:
+def test_a_package_without_the_signatures_that_an_environment_requires_is_refused(
+    desk: Desk,
+) -> None:
     desk.build()
 
-    assert "customer" in desk.verify("PRD", code=20)[1]
+    assert "1 of role author, found none" in desk.verify("STG", code=20)[1]
 
 
 def test_a_package_that_was_changed_is_refused(desk: Desk) -> None:

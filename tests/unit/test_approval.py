@@ -181,11 +181,9 @@ def test_a_receipt_that_no_host_of_qat_signed(signers: tuple[Signature, ...]) ->
     assert "its receipt is signed by no host that the policy names for QAT" in words
 
 
-@pytest.mark.parametrize("missing", ["approval", "receipt"])
-def test_half_a_dossier(missing: str) -> None:
-    words = refusal(replace(DOSSIER, **{missing: None}))
-
-    assert f"it holds no {missing}.json" in words
+def test_half_a_dossier() -> None:
+    assert "it holds no approval.json" in refusal(replace(DOSSIER, approval=None))
+    assert "it holds no receipt.json" in refusal(replace(DOSSIER, receipt=None))
 
 
 @pytest.mark.parametrize("signers", [(), signed(ADA), signed(QAT), signed("F" * 40)])
