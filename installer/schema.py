@@ -55,7 +55,8 @@ def compare(found: Schema, receipt: Path, *, before: bool) -> Comparison:
     apart = changes(expected, found)
     what = f"{'before' if before else 'after'} {measured.title}"
     if not apart:
-        return Comparison([f"as {what}"], {"differences": []}, 0)
-    lines = [f"{len(apart)} objects differ from {what}:", describe(apart)]
+        return Comparison([f"the schema is as {what}"], {"differences": []}, 0)
+    objects = "object differs" if len(apart) == 1 else "objects differ"
+    lines = [f"{len(apart)} {objects} from what there is {what}:", describe(apart)]
     facts = {"differences": [asdict(change) for change in apart]}
     return Comparison(lines, facts, SchemaDiffersError.exit_code)
