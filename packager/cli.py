@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from installer.approval import wanted
 from installer.errors import ConfigurationError, InstallerError
 from installer.manifest import Patch, Script, parse_manifest
 from installer.policy import parse_policy
@@ -27,6 +28,8 @@ from packager.build import (
     work_folder,
     write_work,
 )
+from packager.cli_approval import COMMANDS as APPROVAL_COMMANDS
+from packager.cli_policy import policy as policy_commands
 from packager.errors import PackagerError
 from packager.formats import FORMATS
 from packager.init import detect_vcs, initialise
@@ -229,7 +232,10 @@ def show_command(package: Path, script: str | None, patch: str | None, *, as_jso
 @click.option("--environment", required=True, help="Whose requirements to apply, such as QAT.")
 @JSON
 def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_json: bool) -> None:
-    """Verify a PACKAGE as a host with this policy and keyring would, and say who signed."""
+    """Verify a PACKAGE as a host with this policy and keyring would, and say who signed.
+
+    What an environment requires besides the package's own signatures is told, not looked for.
+    """
     _, bundle = read_package(package)
     rules = parse_policy(_read(policy))
     require_binary_keyring(_read(keyring), keyring)
@@ -244,9 +250,12 @@ def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_j
             {"verified": True, "environment": environment, "digest": digest, "signers": signers}
         )
         return
-    _good(f"{verified.manifest.title} may be installed in {environment}, signed by")
+    _good(f"{verified.manifest.title} is signed as {environment} requires, by")
     for signer in verified.signers:
         click.echo(f"  {signer.name} ({signer.role}) {signer.fingerprint}")
+    requirement = rules.requirement(environment)
+    if requirement.needs_dossier:
+        click.echo(f"{environment} requires besides: {wanted(requirement)}")
 
 
 @commands.command(
@@ -293,6 +302,11 @@ def repo(
     click.echo(f"signed as {published.signer.title}")
     for source in published.sources:
         click.echo(f"wrote {source}")
+
+
+commands.add_command(policy_commands)
+for command in APPROVAL_COMMANDS:
+    commands.add_command(command)
 
 
 def main() -> NoReturn:

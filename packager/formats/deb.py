@@ -188,16 +188,16 @@ def installed_size(root: Path) -> int:
     return sum(-(-path.stat().st_size // 1024) if path.is_file() else 1 for path in paths)
 
 
-def md5sums(root: Path) -> bytes:
+def md5sums(root: Path, configuration: str = "etc") -> bytes:
     """The digests that `dpkg -V` compares; against damage, not against an attacker.
 
-    Those of configuration files are dpkg's own business.
+    Those of configuration files, which are below the folder of this name, are dpkg's own business.
     """
     files = {file.relative_to(root): file for file in sorted(root.rglob("*")) if file.is_file()}
     digests = (
         f"{md5(file.read_bytes(), usedforsecurity=False).hexdigest()}  {path}\n"
         for path, file in files.items()
-        if path.parts[0] != "etc"
+        if path.parts[0] != configuration
     )
     return "".join(digests).encode()
 
