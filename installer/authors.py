@@ -6,7 +6,7 @@ An environment with `signed_scripts = true` asks for this. The rules:
   run: the digest of what is read here is checked, as it is when they run.
 - The key that the manifest names is the key that signed.
 - It belongs to an identity of role `author` or `developer`, and the signature counts: the identity
-  is not revoked, and signed in its time.
+  is not revoked, and signed in its time. What holds for a revoked key holds here, too.
 
 One script without that refuses the release, and all such scripts are named. Writes nothing.
 """
@@ -19,7 +19,7 @@ from installer.errors import SignatureError
 from installer.manifest import Author, Script
 from installer.openpgp import Signature
 from installer.policy import Policy
-from installer.signatures import verify_signature
+from installer.signatures import verify_for
 
 ROLES = ("author", "developer")
 """The roles whose identities may write scripts."""
@@ -59,7 +59,7 @@ def _refusal(
         return "no author has signed it"
     armour = script.author.signature.encode("ascii")
     try:
-        signature = verify_signature(armour, content.pieces(script), keyring, now)
+        signature = verify_for(policy, armour, content.pieces(script), keyring, now)
     except SignatureError as error:
         return f"its author's signature: {error}"
     return objection(policy, script.author, signature)

@@ -3,8 +3,9 @@
 Each folder is a dossier: `approval.json`, `receipt.json` and `withdrawal.json`, as far as they are
 there, with detached signatures beside them (`NAME.json.asc`, `NAME.json.<FINGERPRINT>.asc`). Files
 and folders belong to root and can be written by nobody else. Who made the signatures is verified
-here; whether they count is `installer.approval`'s business. A dossier that cannot be read lets
-nothing in; a withdrawal that cannot be read stops everything: nobody knows what it takes back.
+here, by the policy where a key was softly revoked since; whether they count is
+`installer.approval`'s business. A dossier that cannot be read lets nothing in; a withdrawal that
+cannot be read stops everything: nobody knows what it takes back.
 """
 
 from dataclasses import replace
@@ -14,8 +15,9 @@ from typing import NamedTuple
 from installer.approval import Dossier, Withdrawal, parse_approval, parse_withdrawal
 from installer.errors import ApprovalError, MalformedError, SignatureError
 from installer.manifest import Manifest
+from installer.policy import Policy
 from installer.receipt import parse_receipt
-from installer.signatures import Signature, UnknownKeyError, verify_signature
+from installer.signatures import Signature, UnknownKeyError, verify_for, verify_signature
 from installer.strict_json import MAX_DOCUMENT_SIZE
 from installer.trusted_files import read_trusted
 
@@ -32,13 +34,20 @@ class _Signed(NamedTuple):
     unknown: tuple[str, ...]
 
 
-def read_dossiers(
-    folder: Path, manifest: Manifest, keyring: Path, now: int, top: Path = Path("/")
+def read_dossiers(  # noqa: PLR0913 - hosts give five; `top` is for tests
+    folder: Path,
+    manifest: Manifest,
+    keyring: Path,
+    now: int,
+    *,
+    policy: Policy | None = None,
+    top: Path = Path("/"),
 ) -> tuple[Dossier, ...]:
     """The dossiers below `folder` that may be about `manifest`, in the order of their names.
 
     A receipt is read only where its approval is of this manifest, or where there is no approval:
     it has megabytes. `now` is since 1970; only tests say where the check of folders begins (`top`).
+    Without a policy nothing is forgiven to a revoked key.
 
     Raises:
         ApprovalError: a withdrawal cannot be read.
@@ -46,14 +55,15 @@ def read_dossiers(
     """
     if not folder.is_dir():
         return ()
-    read = _Reader(keyring, now, top)
+    read = _Reader(keyring, now, policy, top)
     return tuple(read.dossier(item, manifest) for item in sorted(folder.iterdir()) if item.is_dir())
 
 
 class _Reader:
-    def __init__(self, keyring: Path, now: int, top: Path) -> None:
+    def __init__(self, keyring: Path, now: int, policy: Policy | None, top: Path) -> None:
         self._keyring = keyring
         self._now = now
+        self._policy = policy
         self._top = top
 
     def dossier(self, folder: Path, manifest: Manifest) -> Dossier:
@@ -95,9 +105,14 @@ class _Reader:
         for beside in sorted(file.parent.glob(f"{file.name}*.asc")):
             signature = read_trusted(beside, top=self._top)
             try:
-                signers.append(verify_signature(signature, raw, self._keyring, self._now))
+                signers.append(self._verified(signature, raw))
             except UnknownKeyError as error:
                 unknown.append(error.fingerprint)
             except SignatureError as error:
                 raise SignatureError(f"{beside.name}: {error}") from None
         return _Signed(raw, tuple(signers), tuple(unknown))
+
+    def _verified(self, signature: bytes, raw: bytes) -> Signature:
+        if self._policy is None:
+            return verify_signature(signature, raw, self._keyring, self._now)
+        return verify_for(self._policy, signature, raw, self._keyring, self._now)

@@ -61,7 +61,8 @@ class Machine:
         now, environment = int(time.time()), self.host.environment
         if self.requirement.needs_dossier:
             require_forward(self.state / CLOCK, now)
-        dossiers = read_dossiers(CONFIGURATION / "approvals", manifest, self.keyring, now)
+        folder = CONFIGURATION / "approvals"
+        dossiers = read_dossiers(folder, manifest, self.keyring, now, policy=self.policy)
         return require_approved(manifest, self.policy, environment, dossiers, now)
 
 

@@ -10,13 +10,14 @@ What is let through is what `gpg --armor --detach-sign` makes of a document, and
   that are honoured here; an embedded key or signature is of no known type;
 - the unhashed area, which anyone may change, names that same key again or is empty.
 
-A signature that passes is not verified: `installer.signatures` does that.
+A signature that passes is not verified: `installer.signatures` does that. What takes apart packets,
+signatures and their areas serves `installer.revocation`, too; it lets in nothing by itself.
 """
 
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from installer.errors import SignatureError
@@ -25,6 +26,10 @@ MAX_SIGNATURE_SIZE = 16 * 1024
 """Bytes in an armoured signature; that of a 4096-bit RSA key has about 800."""
 
 DIGESTS = {8: "SHA-256", 9: "SHA-384", 10: "SHA-512"}
+
+SIGNATURE_PACKET = 2
+VERSION = 4
+"""Of the signatures that are read, and of the keys that made them."""
 
 _ARMOUR = re.compile(
     rb"-----BEGIN PGP SIGNATURE-----\r?\n"
@@ -38,8 +43,6 @@ _ARMOUR = re.compile(
 _TWO_OCTETS = 192
 _FIVE_OCTETS = 255
 _INDETERMINATE = 3
-_SIGNATURE_PACKET = 2
-_VERSION = 4
 _BINARY_DOCUMENT = 0x00
 
 # Subpacket types (RFC 4880 5.2.3.1; issuer fingerprint: RFC 9580 5.2.3.35).
@@ -70,6 +73,29 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """A version 4 signature's type, digest and two areas, of which only the first is signed."""
+
+    kind: int
+    digest: int
+    hashed: bytes
+    unhashed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a signature says under its own hash: of which key it is, since when and for how long.
+
+    `hashed` has the content of each subpacket by its type. A `lifetime` of 0 is none.
+    """
+
+    issuer: str
+    created: int
+    lifetime: int
+    hashed: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """A signature that verified. Only `installer.signatures.verify_signature` makes one.
 
@@ -89,41 +115,80 @@ def open_envelope(signature: bytes) -> Envelope:
         SignatureError: it is anything other than this module's docstring allows.
     """
     packet = _dearmour(signature)
-    body = _Octets(_body(packet))
-    if body.number(1) != _VERSION:
-        raise SignatureError("this is not an OpenPGP signature of version 4")
-    if body.number(1) != _BINARY_DOCUMENT:
+    parts = signature_parts(_body(packet))
+    if parts.kind != _BINARY_DOCUMENT:
         raise SignatureError(
             "this is not a signature of a binary document (text mode is not accepted)"
         )
-    body.number(1)  # the key's algorithm: gpgv knows the key
-    if (digest := body.number(1)) not in DIGESTS:
+    if parts.digest not in DIGESTS:
         accepted = ", ".join(DIGESTS.values())
-        raise SignatureError(f"the signature's digest is algorithm {digest}, none of {accepted}")
-    hashed = _hashed_area(body.take(body.number(2)))
+        raise SignatureError(
+            f"the signature's digest is algorithm {parts.digest}, none of {accepted}"
+        )
+    claims = read_claims(parts)
+    # A lifetime of 0 is none (RFC 4880 5.2.3.10).
+    expires = claims.created + claims.lifetime if claims.lifetime else None
+    return Envelope(packet, claims.issuer, claims.created, expires)
+
+
+def packets(octets: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each packet (RFC 4880 4.2).
+
+    Raises:
+        SignatureError: what follows is no packet of a definite length, or is cut off.
+    """
+    rest = _Octets(octets)
+    while rest:
+        yield _packet(rest)
+
+
+def signature_parts(body: bytes) -> Parts:
+    """The parts of the signature whose packet has this body.
+
+    Raises:
+        SignatureError: it is cut off, or of another version than 4.
+    """
+    octets = _Octets(body)
+    if octets.number(1) != VERSION:
+        raise SignatureError("this is not an OpenPGP signature of version 4")
+    kind = octets.number(1)
+    octets.number(1)  # the key's algorithm: gpgv knows the key
+    digest = octets.number(1)
+    return Parts(kind, digest, octets.take(octets.number(2)), octets.take(octets.number(2)))
+
+
+def read_claims(parts: Parts, others: frozenset[int] = frozenset()) -> Claims:
+    """Who says to have made a signature, and when.
+
+    `others` are types that the hashed area may have, besides those that a document's signature may.
+
+    Raises:
+        SignatureError: its areas are anything other than this module's docstring allows.
+    """
+    hashed = _hashed_area(parts.hashed, others)
     issuer = _fingerprint(hashed)
-    _require_issuer_only(body.take(body.number(2)), issuer)
+    _require_issuer_only(parts.unhashed, issuer)
     created, lifetime = _seconds(hashed, _CREATED), _seconds(hashed, _EXPIRES)
     if not created:
         raise SignatureError("the signature has no hashed creation time")
-    # A lifetime of 0 is none (RFC 4880 5.2.3.10).
-    return Envelope(packet, issuer, created, created + lifetime if lifetime else None)
+    return Claims(issuer, created, lifetime, hashed)
 
 
 class _Octets:
     """Octets that are read forward, never beyond their end."""
 
     def __init__(self, octets: bytes) -> None:
-        self._rest = octets
+        self._octets = octets
+        self._read = 0  # a place: cutting off what was read would copy a keyring at every step
 
     def __len__(self) -> int:
-        return len(self._rest)
+        return len(self._octets) - self._read
 
     def take(self, count: int) -> bytes:
         if count > len(self):
             raise SignatureError("the signature is truncated")
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
+        start, self._read = self._read, self._read + count
+        return self._octets[start : self._read]
 
     def number(self, count: int) -> int:
         return int.from_bytes(self.take(count))
@@ -158,8 +223,18 @@ def _dearmour(signature: bytes) -> bytes:
 
 
 def _body(packet: bytes) -> bytes:
-    """The body of the only packet, which is a signature's (RFC 4880 4.2)."""
+    """The body of the only packet, which is a signature's."""
     octets = _Octets(packet)
+    tag, body = _packet(octets)
+    if tag != SIGNATURE_PACKET:
+        raise SignatureError(f"this is an OpenPGP packet of type {tag}, not a signature")
+    if octets:
+        raise SignatureError("more than one OpenPGP packet is in the armour")
+    return body
+
+
+def _packet(octets: _Octets) -> tuple[int, bytes]:
+    """Type and body of the next packet (RFC 4880 4.2)."""
     header = octets.number(1)
     if not header & 0x80 or (not header & 0x40 and header & 3 == _INDETERMINATE):
         raise SignatureError("this is no OpenPGP packet of a definite length")
@@ -167,12 +242,7 @@ def _body(packet: bytes) -> bytes:
         tag, length = header & 0x3F, octets.length(longest_two=223)
     else:
         tag, length = header >> 2 & 0x0F, octets.number(1 << (header & 3))
-    if tag != _SIGNATURE_PACKET:
-        raise SignatureError(f"this is an OpenPGP packet of type {tag}, not a signature")
-    body = octets.take(length)
-    if octets:
-        raise SignatureError("more than one OpenPGP packet is in the armour")
-    return body
+    return tag, octets.take(length)
 
 
 def _subpackets(area: bytes) -> Iterator[tuple[int, bool, bytes]]:
@@ -184,10 +254,10 @@ def _subpackets(area: bytes) -> Iterator[tuple[int, bool, bytes]]:
         yield kind & 0x7F, bool(kind & 0x80), subpacket.take(len(subpacket))
 
 
-def _hashed_area(area: bytes) -> dict[int, bytes]:
+def _hashed_area(area: bytes, others: frozenset[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     for kind, critical, content in _subpackets(area):
-        if kind not in (_HONOURED if critical else _KNOWN):
+        if kind not in (_HONOURED if critical else _KNOWN) | others:
             critically = "critical " if critical else ""
             raise SignatureError(
                 f"the signature has a {critically}subpacket of type {kind}, not known here"
@@ -200,7 +270,7 @@ def _hashed_area(area: bytes) -> dict[int, bytes]:
 
 def _fingerprint(hashed: dict[int, bytes]) -> str:
     content = hashed.get(_ISSUER_FINGERPRINT, b"")
-    if len(content) != _FINGERPRINT_SIZE or content[0] != _VERSION:
+    if len(content) != _FINGERPRINT_SIZE or content[0] != VERSION:
         raise SignatureError("the signature has no hashed version 4 fingerprint of its key")
     issuer = content[1:]
     _require_same_key(_ISSUER, hashed.get(_ISSUER, issuer[-8:]), issuer.hex().upper())
@@ -217,7 +287,7 @@ def _require_issuer_only(area: bytes, issuer: str) -> None:
 
 
 def _require_same_key(kind: int, content: bytes, issuer: str) -> None:
-    named = issuer[-16:] if kind == _ISSUER else f"{_VERSION:02}{issuer}"
+    named = issuer[-16:] if kind == _ISSUER else f"{VERSION:02}{issuer}"
     if content.hex().upper() != named:
         raise SignatureError("the signature names two different keys")
 

@@ -7,7 +7,8 @@ Opens no files, knows no clock. The rules:
 - Roles `customer` and `host` sign no manifests: a customer's signature counts on approvals, a
   host's on receipts. All other roles sign manifests. A host has the environment that it is in.
 - A signature counts if its identity is not revoked and if it was made in the identity's time, from
-  `not_before` to `not_after`. What a retired identity signed in its time goes on counting.
+  `not_before` to `not_after`. What a retired identity signed in its time goes on counting, and
+  that the key was softly revoked afterwards is forgiven to a retired identity alone.
 - An environment that requires nothing is refused, and so is a condition that is not known here.
 - `[rotation]` says who has to sign the next policy, each role included (`installer.rotation`).
 """
@@ -125,6 +126,17 @@ class Policy:
                 f"{POLICY_FILE} has no [require.{environment}], so nothing may be installed here"
             )
         return self.requirements[environment]
+
+    def forgives(self, signature: Signature) -> bool:
+        """Whether `signature` counts although its key was softly revoked after it was made.
+
+        It does if it belongs to a retired identity, and was made in the identity's time.
+        """
+        return any(
+            identity.status == RETIRED and not identity.objection(signature)
+            for identity in self.identities
+            if signature.primary in identity.fingerprints
+        )
 
 
 def parse_policy(text: bytes) -> Policy:

@@ -8,7 +8,8 @@ A host remembers the bytes of the policy that it accepted. The rules:
   *accepted* policy names, in their time, as many as its `[rotation]` requires. What the new policy
   says of its own signers does not matter.
 - Signatures by keys that the keyring does not hold do not count. One that is broken in any other
-  way refuses the policy, however many others are good: someone changed something.
+  way refuses the policy, however many others are good: someone changed something. A key that was
+  softly revoked afterwards is forgiven to those whom the accepted policy calls retired.
 
 Everything else is refused, and the accepted policy stays remembered. Reading, deciding and
 remembering are one step among processes, and the memory is replaced in one: whatever is cut short,
@@ -28,7 +29,7 @@ from pathlib import Path
 from installer.durable import sync_folder, write_file
 from installer.errors import ConfigurationError, SignatureError
 from installer.policy import Policy, Signer, parse_policy, require_signers
-from installer.signatures import Signature, UnknownKeyError, verify_signature
+from installer.signatures import Signature, UnknownKeyError, verify_for
 from installer.trusted_files import read_trusted
 
 Reader = Callable[[Path], bytes]
@@ -118,7 +119,7 @@ def judge(accepted: bytes | None, candidate: Candidate, keyring: Path, now: int)
         return Ruling(policy, is_new=False)
     before = _parse_accepted(accepted)
     _require_higher_serial(before, policy, candidate.file)
-    verified, unknown = _verify(candidate, keyring, now)
+    verified, unknown = _verify(before, candidate, keyring, now)
     signers = _require_enough(before, candidate.file, verified, unknown)
     return Ruling(policy, is_new=True, signers=signers)
 
@@ -147,13 +148,15 @@ def _require_higher_serial(before: Policy, policy: Policy, file: Path) -> None:
         )
 
 
-def _verify(candidate: Candidate, keyring: Path, now: int) -> tuple[list[Signature], list[str]]:
+def _verify(
+    before: Policy, candidate: Candidate, keyring: Path, now: int
+) -> tuple[list[Signature], list[str]]:
     """The signatures that verify, and the fingerprints of keys that the keyring does not hold."""
     verified: list[Signature] = []
     unknown: list[str] = []
     for name, signature in candidate.signatures.items():
         try:
-            verified.append(verify_signature(signature, candidate.content, keyring, now))
+            verified.append(verify_for(before, signature, candidate.content, keyring, now))
         except UnknownKeyError as error:
             unknown.append(error.fingerprint)
         except SignatureError as error:

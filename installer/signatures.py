@@ -12,6 +12,10 @@ Everything else, a gpgv that is missing, hangs, dies or stops in mid-sentence in
 
 A release may carry signatures by keys that this host does not hold: they are for other hosts, and
 do not count. One that is broken in any other way refuses the release: someone changed something.
+
+A revoked key verifies nothing. Where its owner revoked it for a soft reason only, and after it made
+the signature (`installer.revocation`), the refusal says so: it gives way to a policy that calls the
+owner retired, for what was signed in the owner's time (`verify_for`).
 """
 
 import os
@@ -30,12 +34,15 @@ from installer.errors import ConfigurationError, SignatureError
 from installer.manifest import Manifest, parse_manifest
 from installer.openpgp import DIGESTS, Envelope, Signature, open_envelope
 from installer.policy import Policy, Signer, authorise
+from installer.revocation import soft_revocation
 
 __all__ = [
+    "RevokedKeyError",
     "Signature",
     "UnknownKeyError",
     "VerifiedRelease",
     "require_binary_keyring",
+    "verify_for",
     "verify_release",
     "verify_signature",
 ]
@@ -49,6 +56,7 @@ CLOCK_ERROR = 300
 
 _PREFIX = "[GNUPG:] "
 _ONCE = {"NEWSIG": 1, "GOODSIG": 1, "VALIDSIG": 1}
+_REVOKED = {"NEWSIG": 1, "REVKEYSIG": 1, "VALIDSIG": 1}
 # KEYEXPIRED is said of any subkey of the signer's that has expired, even one that only encrypts.
 # For a key that signed after it expired, EXPKEYSIG takes the place of GOODSIG.
 _NO_MATTER = {
@@ -85,6 +93,20 @@ class UnknownKeyError(SignatureError):
         self.fingerprint = fingerprint
 
 
+class RevokedKeyError(SignatureError):
+    """The key is softly revoked, after it made a signature that is good in all other ways.
+
+    `signature` is what it would be; whether it counts is for the policy to say.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(
+            f"{_CAUSES['REVKEYSIG']} (softly: superseded or retired). What it signed before counts "
+            'only if the policy says status = "retired" of whom it belongs to, up to not_after'
+        )
+        self.signature = signature
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedRelease:
     """A release that enough of the right people signed. Only `verify_release` makes one."""
@@ -109,13 +131,29 @@ def verify_release(
     unknown: list[str] = []
     for label, signature in head.signatures.items():
         try:
-            verified.append(verify_signature(signature, head.manifest, keyring, now))
+            verified.append(verify_for(policy, signature, head.manifest, keyring, now))
         except UnknownKeyError as error:
             unknown.append(error.fingerprint)
         except SignatureError as error:
             raise SignatureError(f"signatures/{label}.asc: {error}") from error
     signers = authorise(policy, environment, verified, unknown)
     return VerifiedRelease(parse_manifest(head.manifest), signers)
+
+
+def verify_for(
+    policy: Policy, signature: bytes, data: bytes | Iterable[bytes], keyring: Path, now: int
+) -> Signature:
+    """Verify a signature, and let `policy` forgive that its key was softly revoked afterwards.
+
+    Raises:
+        UnknownKeyError, SignatureError: as `verify_signature` does.
+    """
+    try:
+        return verify_signature(signature, data, keyring, now)
+    except RevokedKeyError as error:
+        if policy.forgives(error.signature):
+            return error.signature
+        raise
 
 
 def verify_signature(
@@ -129,16 +167,19 @@ def verify_signature(
 
     Raises:
         UnknownKeyError: `keyring` does not hold the key.
+        RevokedKeyError: but for a soft revocation of its key, the signature verifies.
         SignatureError: the signature does not verify, or could not be verified.
     """
     envelope = open_envelope(signature)
     pieces = (data,) if isinstance(data, bytes) else data
     code, status = _gpgv(envelope.packet, pieces, keyring)
-    verified = _conclude(code, status, envelope)
-    if verified.created > now + CLOCK_ERROR:
-        raise SignatureError("the signature was made in the future, by this host's clock")
-    if envelope.expires is not None and envelope.expires <= now:
-        raise SignatureError(_CAUSES["EXPSIG"])
+    try:
+        verified = _conclude(code, status, envelope)
+    except RevokedKeyError as error:
+        _require_soft(error.signature, keyring)
+        _require_in_time(envelope, now)
+        raise
+    _require_in_time(envelope, now)
     return verified
 
 
@@ -257,15 +298,21 @@ def _in_memory(content: bytes) -> Iterator[int]:
 
 
 def _conclude(code: int, status: bytes, envelope: Envelope) -> Signature:
-    """What gpgv's exit code and status amount to."""
+    """What gpgv's exit code and status amount to.
+
+    Raises:
+        RevokedKeyError: but for a revocation of its key, soft or not, the signature verifies.
+    """
     lines = _status_lines(status)
     said = Counter(keyword for keyword, _ in lines)
     if said == _UNKNOWN_KEY:
         raise UnknownKeyError(envelope.issuer)
+    matters = {keyword: count for keyword, count in said.items() if keyword not in _NO_MATTER}
+    if matters == _REVOKED and not code:
+        raise RevokedKeyError(_signature(dict(lines)["VALIDSIG"], envelope))
     for keyword, cause in _CAUSES.items():
         if keyword in said:
             raise SignatureError(cause)
-    matters = {keyword: count for keyword, count in said.items() if keyword not in _NO_MATTER}
     if code or matters != _ONCE:
         raise SignatureError(
             f"gpgv does not vouch for the signature (exit code {code}, said {' '.join(said)})"
@@ -293,3 +340,20 @@ def _signature(arguments: str, envelope: Envelope) -> Signature:
     if (signing, created, kind) != claimed or not accepted or not _FINGERPRINT.fullmatch(primary):
         raise SignatureError("gpgv and the signature's envelope disagree about who signed what")
     return Signature(primary, signing, envelope.created)
+
+
+def _require_soft(signature: Signature, keyring: Path) -> None:
+    """Refuse a revoked key's signature, unless it is older than a revocation that is soft."""
+    try:
+        since = soft_revocation(keyring.read_bytes(), signature.primary)
+    except OSError:
+        since = None
+    if since is None or signature.created >= since:
+        raise SignatureError(_CAUSES["REVKEYSIG"]) from None
+
+
+def _require_in_time(envelope: Envelope, now: int) -> None:
+    if envelope.created > now + CLOCK_ERROR:
+        raise SignatureError("the signature was made in the future, by this host's clock")
+    if envelope.expires is not None and envelope.expires <= now:
+        raise SignatureError(_CAUSES["EXPSIG"])
