@@ -1,10 +1,11 @@
-"""`python -m benchmarks`: times installing and building, and prints the figures."""
+"""`python -m benchmarks`: times installing, building and fingerprints, and prints the figures."""
 
 import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.building import building
+from benchmarks.fingerprint import fingerprinting
 from benchmarks.installing import installing
 from benchmarks.measure import load, machine
 from tests.developers import Developers
@@ -22,6 +23,7 @@ def main() -> None:
         developers.folder.mkdir()
         for case in (installing, building):
             print(f"\n{case(developers, Path(name), repeat)}", flush=True)
+        print(f"\n{fingerprinting(Path(name), repeat)}", flush=True)
     print(f"\nafterwards: {load()}")
 
 

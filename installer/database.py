@@ -423,8 +423,9 @@ def _read_schema(connection: psycopg.Connection) -> Schema:
     """Read the catalog within the transaction, and give back the locks that this takes."""
     settings = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
     connection.execute(f"SAVEPOINT countersign_schema; {settings}")
-    rows = connection.execute(files("installer").joinpath("fingerprint.sql").read_bytes())
-    schema = schema_of(connection.info.server_version // 10000, rows.fetchall())
+    query = _OBJECTS % files("installer").joinpath("fingerprint.sql").read_text(encoding="utf-8")
+    row = connection.execute(query).fetchone()
+    schema = schema_of(connection.info.server_version // 10000, row[0] if row else ())
     connection.execute("ROLLBACK TO countersign_schema; RELEASE countersign_schema")
     return schema
 
@@ -521,6 +522,10 @@ ORDER BY sequence DESC, id DESC
 _HISTORY = """
 SELECT * FROM countersign.ledger WHERE product = %(product)s::text OR %(product)s::text IS NULL
 ORDER BY id
+"""
+# In one value: psycopg takes as long for thousands of rows as the server does to find them.
+_OBJECTS = """
+SELECT json_agg(json_build_array(layer, kind, name, definition)) FROM (%s) AS object
 """
 _LOCK_HOLDER = """
 SELECT pg_catalog.format('pid %%s (%%s, user %%s, since %%s)', a.pid, a.application_name,

@@ -8,6 +8,7 @@ the server writes definitions in its own words, and they change.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,17 @@ from installer.tree import Digest
 LAYERS = ("structure", "privileges", "owners", "comments")
 MAX_NAMED = 20
 """Differing objects that a message shows."""
+MAX_SHOWN = 160
+"""Characters of a definition that a message shows, from shortly before the first difference."""
+
+# What is in quotes ends in one that no other follows: so there is one way only to match it, and no
+# input for which a match takes long. (Possessive quantifiers are wrong in Python 3.11.2.)
+_QUOTED = r"'[^']*(?:''[^']*)*'(?!')" + r'|"[^"]*(?:""[^"]*)*"(?!")'
+_IMPLICIT_ARRAY = re.compile(
+    rf"""{_QUOTED}|\(ARRAY\[((?:{_QUOTED}|[^\[\]'"])*)\]\)::([^\[\]()',]+)\[\]"""
+)
+_PIECE = re.compile(rf"""{_QUOTED}|[(),]| AND | OR |(?:(?! AND | OR )[^'"(),])+|.""", re.DOTALL)
+_ABSENT = {"privileges": "the default", "comments": "no comment"}
 
 SETTINGS = {
     "search_path": "pg_catalog",
@@ -29,8 +41,15 @@ SETTINGS = {
     "extra_float_digits": "1",
     "lc_monetary": "C",
     "bytea_output": "hex",
+    "enable_nestloop": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
 }
-"""In force while `fingerprint.sql` runs: definitions are deparsed under them."""
+"""In force while `fingerprint.sql` runs: definitions are deparsed under the first of them.
+
+The last three are for speed: the planner knows little of tables that a release has just made, and
+what it would have to guess is the sizes of loops.
+"""
 
 
 class SchemaObject(NamedTuple):
@@ -83,7 +102,7 @@ class Schema:
 
 def schema_of(major: int, rows: Iterable[Sequence[str]]) -> Schema:
     """The schema that the rows of `fingerprint.sql` describe."""
-    return Schema(major, tuple(sorted(SchemaObject(*row) for row in rows)))
+    return Schema(major, tuple(sorted(_settled(SchemaObject(*row)) for row in rows)))
 
 
 def changes(before: Schema, after: Schema, layers: Sequence[str] = LAYERS) -> tuple[Change, ...]:
@@ -122,16 +141,115 @@ def describe(apart: Sequence[Change], before: str = "expected", after: str = "fo
     lines = []
     for change in apart[:MAX_NAMED]:
         lines.append(f"  {change.kind} {change.name} ({change.layer})")
-        lines += [
-            f"    {label:<9}{_one_line(text)}"
-            for label, text in ((before, change.before), (after, change.after))
-        ]
+        for label, text in zip((before, after), _shown(change), strict=True):
+            lines.append(f"    {label:<9}{text}")
     if len(apart) > MAX_NAMED:
         lines.append(f"  … and {len(apart) - MAX_NAMED} more")
     return "\n".join(lines)
 
 
-def _one_line(definition: str | None) -> str:
-    if definition is None:
-        return "no such object"
+def _settled(item: SchemaObject) -> SchemaObject:
+    """The object in the words that the server has for it once it was dumped and restored.
+
+    `code IN ('a', 'b')` is written as `(code)::text = ANY ((ARRAY['a'::character varying,
+    'b'::character varying])::text[])` where code is a varchar. Read again, the cast belongs to the
+    elements, and it is written `ANY (ARRAY[('a'::character varying)::text, …])` from then on.
+    `a BETWEEN 1 AND 2 AND b` is written as `(((a >= 1) AND (a <= 2)) AND b)`, and once it was read
+    again as `((a >= 1) AND (a <= 2) AND b)`.
+    """
+    text = item.definition
+    if item.layer != "structure" or not ("(ARRAY[" in text or _nested(text)):
+        return item
+    if "\nAS $function" in text or "\nAS $procedure" in text:
+        return item  # Its source is its author's own words, and stays.
+    text = _IMPLICIT_ARRAY.sub(_cast_elements, text)
+    return item._replace(definition=_flattened(text) if _nested(text) else text)
+
+
+def _cast_elements(found: re.Match[str]) -> str:
+    listed, element_type = found.groups()
+    if element_type is None:
+        return found[0]
+    elements = (f"({element.strip()})::{element_type}" for element in _elements(listed))
+    return f"ARRAY[{', '.join(elements)}]"
+
+
+def _elements(listed: str) -> list[str]:
+    """Cut at the commas that are in no quotes and in no parentheses."""
+    elements, depth = [""], 0
+    for piece in _PIECE.findall(listed):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "," and depth == 0:
+            elements.append("")
+        else:
+            elements[-1] += piece
+    return elements
+
+
+def _nested(text: str) -> bool:
+    """Whether there may be one AND in another, or one OR."""
+    return "((" in text and (text.count(" AND ") > 1 or text.count(" OR ") > 1)
+
+
+def _flattened(text: str) -> str:
+    """Take away the parentheses that the parser does not keep."""
+    groups = [_Group()]
+    for piece in _PIECE.findall(text):
+        if piece == "(":
+            groups.append(_Group())
+        elif piece == ")" and len(groups) > 1:
+            closed = groups.pop()
+            groups[-1].add_group(closed)
+        else:
+            groups[-1].add(piece)
+    return groups[0].text() if len(groups) == 1 else text
+
+
+class _Group:
+    """What is in one pair of parentheses; operands of AND and OR have a pair of their own."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.connective = ""
+        self.first = ("", "")
+
+    def add(self, piece: str) -> None:
+        if piece in {" AND ", " OR "}:
+            self.connective = piece
+        self.pieces.append(piece)
+
+    def add_group(self, group: "_Group") -> None:
+        text = group.text()
+        if not self.pieces:
+            self.first = (group.connective, text)
+        self.pieces.append(f"({text})")
+
+    def text(self) -> str:
+        """Its text; a first operand that has the same connective loses its parentheses."""
+        connective, text = self.first
+        if connective and [connective] == self.pieces[1:2]:
+            return text + "".join(self.pieces[1:])
+        return "".join(self.pieces)
+
+
+def _shown(change: Change) -> tuple[str, str]:
+    """Both definitions as one line each; of long ones the part where they differ."""
+    before, after = (
+        _ABSENT.get(change.layer, "no such object") if text is None else _one_line(text)
+        for text in (change.before, change.after)
+    )
+    if max(len(before), len(after)) <= MAX_SHOWN:
+        return before, after
+    pairs = enumerate(zip(before, after, strict=False))
+    apart = next((i for i, (old, new) in pairs if old != new), min(len(before), len(after)))
+    start = max(0, apart - MAX_SHOWN // 4)
+    return _excerpt(before, start), _excerpt(after, start)
+
+
+def _excerpt(line: str, start: int) -> str:
+    end = start + MAX_SHOWN
+    return ("… " if start else "") + line[start:end] + (" …" if len(line) > end else "")
+
+
+def _one_line(definition: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in definition).split()) or "present"

@@ -2,7 +2,7 @@
 
 Its roles are those of a host: `countersign` logs in and owns the ledger, `crm_owner` owns what
 releases make and cannot log in. Everything is in one temporary folder, and the server ends with the
-process that started it.
+process that started it. Its programs are the newest that are installed, or brought along.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.hosts.cluster import AS_POSTGRES, program
+from tests.hosts.cluster import AS_POSTGRES, installation
 
 TIMEOUT = 60
 SETTINGS = "-c listen_addresses= -c fsync=off -c lc_messages=C"
@@ -27,11 +27,21 @@ GRANT CREATE ON DATABASE {name} TO countersign;
 """
 
 
+def installed(_: Path) -> Path:
+    """The folder of the newest PostgreSQL's programs on this machine."""
+    return installation() / "bin"
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running cluster."""
+    """A running cluster, and the folder that its programs are in."""
 
     folder: Path
+    programs: Path
+
+    def program(self, name: str) -> Path:
+        """PostgreSQL's own program `name`, of the server's version."""
+        return self.programs / name
 
     def conninfo(self, database: str, user: str = "countersign") -> str:
         return f"host={self.folder} dbname={database} user={user}"
@@ -39,7 +49,7 @@ class Cluster:
     def psql(self, sql: str, database: str = "postgres", user: str = "postgres") -> str:
         """Run SQL as a superuser, or as `user`; returns what psql prints, unaligned."""
         command = [
-            str(program("psql")),
+            str(self.program("psql")),
             "-XqAt",
             "-v",
             "ON_ERROR_STOP=1",
@@ -67,23 +77,32 @@ class Cluster:
         )
 
     def _control(self, *arguments: str) -> None:
-        command = [str(program("pg_ctl")), "--silent", f"--pgdata={self.folder}/data", *arguments]
+        command = [
+            str(self.program("pg_ctl")),
+            "--silent",
+            f"--pgdata={self.folder}/data",
+            *arguments,
+        ]
         subprocess.run(as_postgres(command), check=True, timeout=TIMEOUT, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
-def private_cluster() -> Iterator[Cluster]:
-    """Start a cluster in a folder of its own; both are gone afterwards."""
+def private_cluster(programs: Callable[[Path], Path] = installed) -> Iterator[Cluster]:
+    """Start a cluster in a folder of its own; both are gone afterwards.
+
+    `programs` may put programs into that folder, where the server's user can read them, and says
+    in which folder they are.
+    """
     folder = Path(tempfile.mkdtemp(prefix="countersign-pg-", dir="/tmp"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
     folder.chmod(0o755)
     with _removed_at_the_end(folder):
-        initdb = [str(program("initdb")), "--no-sync", "--auth=trust", "--username=postgres"]
-        options = ["--encoding=UTF8", "--locale=C.UTF-8", f"--pgdata={folder}/data"]
-        command = as_postgres([*initdb, *options])
+        cluster = Cluster(folder, programs(folder))
+        initdb = [str(cluster.program("initdb")), "--no-sync", "--auth=trust"]
+        options = ["--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"]
+        command = as_postgres([*initdb, *options, f"--pgdata={folder}/data"])
         subprocess.run(command, check=True, timeout=TIMEOUT, stdout=subprocess.DEVNULL, cwd="/")
-        cluster = Cluster(folder)
         cluster.start()
         cluster.psql("CREATE ROLE crm_owner; CREATE ROLE countersign LOGIN IN ROLE crm_owner")
         yield cluster

@@ -20,15 +20,29 @@ TIMEOUT = 300
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One version of a project, for every Python 3 on every platform."""
+    """One version of a project, for every Python 3 on every platform unless `tag` names others.
+
+    `tag` is what the file's name ends in: Python, ABI and platforms, as PEP 425 has them. It is the
+    wheel's, and need not be that of the Python that runs.
+    """
 
     project: str
     version: str
     digest: str
+    tag: str = "py3-none-any"
 
     @property
     def file_name(self) -> str:
-        return f"{self.project.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        return f"{self.project.replace('-', '_')}-{self.version}-{self.tag}.whl"
+
+    @property
+    def pip_options(self) -> list[str]:
+        """Have pip fetch this wheel wherever it runs."""
+        if self.tag.endswith("-none-any"):
+            return []
+        python, abi, platforms = self.tag.split("-")
+        options = [f"--python-version={python[2:]}", f"--abi={abi}", "--implementation=cp"]
+        return [*options, *(f"--platform={platform}" for platform in platforms.split("."))]
 
 
 def unpacked(wheel: Wheel, folder: Path) -> Path:
@@ -69,9 +83,10 @@ def _is_whole(file: Path, wheel: Wheel) -> bool:
 def _fetch(wheel: Wheel, folder: Path) -> None:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{wheel.project}=={wheel.version} --hash=sha256:{wheel.digest}\n")
+    pip = (sys.executable, "-m", "pip", "download")
     options = ("--no-deps", "--only-binary=:all:", "--require-hashes", "--no-cache-dir")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", *options, "-r", requirements, "-d", folder],
+        [*pip, *options, *wheel.pip_options, "-r", requirements, "-d", folder],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
