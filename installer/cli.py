@@ -214,11 +214,11 @@ def recover(session: Session, product: str | None) -> None:
 @click.pass_obj
 def status(session: Session, product: str | None) -> None:
     """Compare ledger, application tree and package database. Exits 0 only where they agree."""
-    from installer.state import products
+    from installer.status import products_here
     from installer.status import status as status_of
 
     machine = session.machine()
-    names = [product] if product else products(machine.state)
+    names = [product] if product else products_here(machine)
     found = [status_of(name, machine) for name in names]
     lines = [line for item in found for line in _status_lines(item)]
     facts = [

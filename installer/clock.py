@@ -6,7 +6,7 @@ An approval is good until a day; a host whose clock goes back would take it agai
 from pathlib import Path
 
 from installer.durable import write_file
-from installer.errors import ApprovalError
+from installer.errors import ClockError
 from installer.signatures import CLOCK_ERROR
 from installer.strict_json import moment
 
@@ -22,13 +22,13 @@ def require_forward(file: Path, now: int) -> None:
     """Refuse a clock that is behind the latest time it has shown.
 
     Raises:
-        ApprovalError: by more than a clock's error; or what is kept is no time.
+        ClockError: by more than a clock's error; or what is kept is no time.
     """
     latest = _latest(file)
     if now + CLOCK_ERROR < latest:
-        raise ApprovalError(
+        raise ClockError(
             f"this host's clock says {moment(now)}, and has said {moment(latest)} before: "
-            "while it is behind, no approval is known to be still good; set the clock right"
+            "while it is behind, no approval is known to be still good"
         )
 
 
@@ -38,4 +38,4 @@ def _latest(file: Path) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, ValueError) as error:
-        raise ApprovalError(f"{file} does not hold the latest time seen: {error}") from None
+        raise ClockError(f"{file} does not hold the latest time seen: {error}") from None

@@ -62,6 +62,15 @@ class ApprovalError(InstallerError):
     )
 
 
+class ClockError(ApprovalError):
+    """The host's clock is behind a time that it has shown before."""
+
+    hint = (
+        "Set the clock right. If it was ahead by mistake, correct what is kept of it, in "
+        "/var/lib/countersign/clock.txt."
+    )
+
+
 class DowngradeError(InstallerError):
     """The release is older than what this host or its database already has."""
 

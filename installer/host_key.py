@@ -109,7 +109,7 @@ def make_host_key(state: Path, environment: str) -> MadeKey:
     write_file(public, key.public())
     identity = (
         "[[identity]]",
-        f'name = "host {host}"',
+        f'name = "{host}"',
         'role = "host"',
         f'environment = "{environment}"',
         f'fingerprints = ["{fingerprint}"]',

@@ -53,8 +53,8 @@ class Measurement:
 
     def keep(self, state: ProductState, error: InstallerError | None = None) -> None:
         """Keep the receipt as a draft: of an install that goes well, or that failed by `error`."""
-        now = int(time.time())
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        now, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+        stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}.{milliseconds:03}Z"
         name = f"{self.manifest.product}-{self.manifest.version}-{stamp}.json"
         state.keep_draft(name, write_receipt(self._receipt(now, error)))
 

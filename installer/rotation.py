@@ -199,7 +199,7 @@ def _require_accepted(accepted: bytes | None, memory: Path) -> None:
     if accepted is None:
         raise ConfigurationError(
             f"this host has accepted no policy yet ({memory} is missing); "
-            "run `countersign-install init` as root"
+            "run `countersign-install check` as root"
         )
 
 

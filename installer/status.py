@@ -18,7 +18,7 @@ from installer.machine import Machine
 from installer.manifest import Manifest
 from installer.packages import installed_version
 from installer.site import Site, open_site
-from installer.state import ProductState
+from installer.state import ProductState, products
 from installer.tree import differences
 
 
@@ -57,6 +57,12 @@ def status(product: str, machine: Machine) -> Status:
     return Status(product, installed.version, package, ledger, current, problems)
 
 
+def products_here(machine: Machine) -> list[str]:
+    """Names of the products that this host knows of: also of those whose install was skipped."""
+    packaged = {name for name in machine.host.applications if installed_version(name)}
+    return sorted(packaged.union(products(machine.state)))
+
+
 def _never_installed(product: str, package: str | None, state: ProductState) -> InstallerError:
     if pending := state.pending():
         return NotSwitchedError(f"the install of {pending.title} was cut short")
@@ -92,12 +98,8 @@ def _ledger_problems(installed: Manifest, site: Site) -> list[InstallerError]:
         problems.append(PlanDivergedError(f"the ledger was changed: row {row} breaks its chain"))
     ledger = site.ledger()
     if ledger.manifest != installed.digest:
-        problems.append(
-            PlanDivergedError(
-                f"the ledger's newest release is {ledger.version}, this host has "
-                f"{installed.version}"
-            )
-        )
+        newest = f"'s newest release is {ledger.version}" if ledger.version else " has no release"
+        problems.append(PlanDivergedError(f"the ledger{newest}, this host has {installed.version}"))
     return problems
 
 

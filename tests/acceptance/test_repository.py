@@ -16,8 +16,9 @@ from subprocess import CompletedProcess
 import pytest
 
 from tests.acceptance import releases
-from tests.developers import Developers, Draft
-from tests.frontends import APT, DNF
+from tests.companions import approval_folder, companion
+from tests.developers import Developers, Draft, identity
+from tests.frontends import APT, DNF, FrontEnd
 from tests.sites import Site, State
 
 pytestmark = pytest.mark.acceptance
@@ -51,9 +52,9 @@ class Publisher:
     unsigned: Path
     foreign: Path
 
-    def publish(self, folder: Path, *packages: Path) -> Path:
+    def publish(self, folder: Path, *packages: Path, environment: str = "QAT") -> Path:
         """Put packages into the repository in `folder`."""
-        options = ("--environment", "QAT", "--key", self.key, "--url", URL)
+        options = ("--environment", environment, "--key", self.key, "--url", URL)
         self.developers.countersign("repo", *packages, "--output", folder, *options)
         return folder
 
@@ -154,6 +155,42 @@ def assert_refused(site: Site, done: CompletedProcess[str], *words: str) -> None
         assert word in said, said
     assert site.state() == NOTHING
     assert not list(site.host.at("/var/log/countersign").iterdir())
+
+
+REQUIREMENT = "[require.PRD]\ndeveloper = 1\ncustomer = 1\nmax_approval_days = 30\n"
+
+
+@contextmanager
+def prd_site(
+    developers: Developers, installer: Path, front: FrontEnd, customer: str
+) -> Iterator[Site]:
+    """A PRD host that takes no release without the customer's approval."""
+    who = identity("The Customer", "customer", customer)
+    with Site.start(developers, installer, name="prd", environment="PRD", front=front) as site:
+        site.trust(developers.policy(who, REQUIREMENT), developers.keyring(customer))
+        yield site
+
+
+@pytest.mark.parametrize("front", [DNF, APT], ids=lambda front: front.name)
+def test_a_host_takes_the_approval_and_then_the_release_from_the_repository(
+    developers: Developers, installer: Path, publisher: Publisher, tmp_path: Path, front: FrontEnd
+) -> None:
+    customer = developers.keys.new_key("The Customer <customer@example.org>")
+    approved = approval_folder(developers, publisher.signed, customer)
+    packages = [publisher.signed, companion(developers, approved, "--package-key", publisher.key)]
+    for package in packages:
+        publisher.publish(tmp_path, package, front.pick(package), environment="PRD")
+    with prd_site(developers, installer, front, customer) as site, served(site, tmp_path):
+        if front == APT:
+            site.host.run(["apt-get", "update"], check=True)
+        early = site.host.run([*front.install, "crm"])
+        assert early.returncode != 0
+        assert "PRD requires an approval by 1 of role customer" in early.stdout + early.stderr
+        assert site.state() == NOTHING
+
+        brought = site.host.run([*front.install, "crm-approval-prd"])
+        assert brought.returncode == 0, brought.stdout + brought.stderr
+        assert_installed(site, site.host.run([*front.install, "crm"]))
 
 
 def append(file: Path, content: bytes) -> None:

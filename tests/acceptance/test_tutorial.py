@@ -48,7 +48,7 @@ VARIABLE = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "<digest>"),
     (re.compile(r"\b[0-9A-F]{40}\b"), "<fingerprint>"),
     (re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ"), "<time>"),
-    (re.compile(r"\b20\d{6}T\d{6}Z"), "<stamp>"),
+    (re.compile(r"\b20\d{6}T\d{6}\.\d{3}Z"), "<stamp>"),
     (re.compile(r"\b\d+ ms\b"), "<duration>"),
     (re.compile(r"\b\d+\.\d{3} s\b"), "<duration>"),
     (re.compile(r"\b\d+ s in all"), "<duration>"),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from installer.clock import remember, require_forward
-from installer.errors import ApprovalError
+from installer.errors import ClockError
 
 NOW = 1_767_225_600
 
@@ -25,7 +25,7 @@ def test_a_clock_that_is_behind_by_more_than_its_error_is_refused(tmp_path: Path
     remember(clock, NOW)
 
     require_forward(clock, NOW - 300)
-    with pytest.raises(ApprovalError, match="2025-12-31T23:54:59Z, and has said 2026-01-01"):
+    with pytest.raises(ClockError, match="2025-12-31T23:54:59Z, and has said 2026-01-01"):
         require_forward(clock, NOW - 301)
 
 
@@ -33,5 +33,5 @@ def test_what_is_no_time_is_refused_and_not_taken_for_none(tmp_path: Path) -> No
     clock = tmp_path / "clock.txt"
     clock.write_text("soon\n")
 
-    with pytest.raises(ApprovalError, match="does not hold the latest time seen"):
+    with pytest.raises(ClockError, match="does not hold the latest time seen"):
         require_forward(clock, NOW)
