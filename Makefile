@@ -8,6 +8,8 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON_IN_VENV := .venv/bin/python
 PYTEST := $(PYTHON_IN_VENV) -m pytest
+# A file of tests stays in one process: its hosts and clusters are made once.
+IN_PARALLEL := -n auto --dist loadfile
 SHELL_SCRIPT_FOLDERS := .ci $(wildcard benchmarks examples tests)
 
 .PHONY: help
@@ -53,7 +55,7 @@ installer-deb: setup ## Build the DEB of countersign-install, for the hosts, in 
 
 .PHONY: test
 test: setup ## Run all tests: unit, integration (private PostgreSQL), acceptance (test hosts)
-	$(PYTEST) -m "not large" $(ARGS)
+	$(PYTEST) $(IN_PARALLEL) -m "not large" $(ARGS)
 
 .PHONY: test-large
 test-large: setup ## Run the tests that take minutes and gigabytes: a release of 1 GiB
@@ -61,7 +63,7 @@ test-large: setup ## Run the tests that take minutes and gigabytes: a release of
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no database, no tools and no root
-	$(PYTEST) -m "not integration and not acceptance" $(ARGS)
+	$(PYTEST) $(IN_PARALLEL) -m "not integration and not acceptance" $(ARGS)
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report the branches that none of them took

@@ -504,7 +504,7 @@ def test_others_go_by_what_root_has_accepted(settled: Host) -> None:
 def test_others_are_not_the_first_to_accept_a_policy(host: Host) -> None:
     host.place(host.people.policy(1))
 
-    assert "run `countersign-install init` as root" in str(host.refusal(remember=False))
+    assert "run `countersign-install check` as root" in str(host.refusal(remember=False))
     assert not host.state.exists()
 
 
