@@ -15,10 +15,12 @@ The only module that imports psycopg. Rules that it keeps:
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.resources import files
+from threading import Event, Thread
+from typing import Self
 
 import psycopg
 from psycopg.errors import error_from_result
@@ -26,12 +28,14 @@ from psycopg.generators import execute
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import dict_row
 
+from installer import queries
 from installer.bundle import ContentReader
 from installer.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
     InstallerError,
     LockedError,
+    LockTimeoutError,
     OutcomeUnknownError,
     ScriptFailedError,
 )
@@ -42,18 +46,7 @@ from installer.receipt import Lock, Retry
 from installer.runs import RUN_SCRIPT, Part, parts, place
 from installer.tree import Digest
 
-ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time in a database
 POLL_INTERVAL = 0.05
-
-FIND_FUNCTION = b"""
-SELECT oid, ctid FROM pg_catalog.pg_proc
-WHERE oid = 'countersign.run_script(text[])'::pg_catalog.regprocedure
-"""
-CALL_FUNCTION = b"""
-SELECT countersign.run_script($1::text[]), pg_catalog.pg_current_xact_id()
-FROM pg_catalog.pg_proc WHERE oid = $2::pg_catalog.oid AND ctid = $3::pg_catalog.tid
-"""
-RESET_SESSION = b"RESET ALL; DEALLOCATE ALL; DISCARD TEMP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +133,9 @@ class Database:
     def require_suitable(self) -> None:
         """Refuse a pooler, a standby, and roles that let a script reach the ledger."""
         with _server_words(DatabaseUnavailableError, f"database {self._target.name}"):
-            row = self._connection.execute(_SUITABLE, {"owner": self._target.owner}).fetchall()[0]
+            row = self._connection.execute(
+                queries.SUITABLE, {"owner": self._target.owner}
+            ).fetchall()[0]
         pid, standby, exists, superuser, member, reverse, login = row
         name, owner = self._target.name, self._target.owner
         if pid != self._connection.info.backend_pid:
@@ -165,8 +160,8 @@ class Database:
         with _server_words(DatabaseUnavailableError, "the ledger"):
             if not self._has_ledger():
                 return LedgerState({})
-            scripts = self._connection.execute(_SCRIPTS, [product]).fetchall()
-            releases = self._connection.execute(_RELEASES, [product]).fetchall()
+            scripts = self._connection.execute(queries.SCRIPTS, [product]).fetchall()
+            releases = self._connection.execute(queries.RELEASES, [product]).fetchall()
         newest = releases[0] if releases else ()
         return LedgerState(dict(scripts), frozenset(row[2] for row in releases), *newest)
 
@@ -176,7 +171,12 @@ class Database:
             if not self._has_ledger():
                 return []
             cursor = self._connection.cursor(row_factory=dict_row)
-            return cursor.execute(_HISTORY, {"product": product}).fetchall()
+            return cursor.execute(queries.HISTORY, {"product": product}).fetchall()
+
+    @property
+    def patience(self) -> int:
+        """Seconds that an install waits for other sessions, in all."""
+        return self._target.lock_wait
 
     def schema(self) -> Schema:
         """What the database's schema is now."""
@@ -192,8 +192,10 @@ class Database:
         return row[0] if row else None
 
     @contextmanager
-    def transaction(self) -> Iterator["Transaction"]:
+    def transaction(self, *, watched: bool = False) -> Iterator["Transaction"]:
         """One transaction that holds the install lock and has a ledger; commits at the end.
+
+        Where it is `watched`, a LockTimeoutError names those who held the lock.
 
         Raises:
             LockedError: another install held the lock for longer than the host file allows.
@@ -205,18 +207,29 @@ class Database:
                 self._connection.execute("BEGIN")
                 retries = self._lock()
                 self._ensure_ledger()
-            yield Transaction(self._connection, self._target, retries)
+            transaction = Transaction(self._connection, self._target, retries)
+            with self._naming_holders() if watched else nullcontext():
+                yield transaction
         except BaseException:
             self._rollback()
             raise
         self._commit()
 
+    @contextmanager
+    def _naming_holders(self) -> Iterator[None]:
+        with _Watch(self._target.connection, self._connection.info.backend_pid) as watch:
+            try:
+                yield
+            except LockTimeoutError as error:
+                error.holders = watch.holders
+                raise
+
     def _lock(self) -> tuple[Retry, ...]:
         """Take the install lock; returns what it had to wait for."""
         started, holder = time.monotonic(), ""
         query = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)"
-        while not _one(self._connection, query, [ADVISORY_LOCK]):
-            found = _one(self._connection, _LOCK_HOLDER, [ADVISORY_LOCK])
+        while not _one(self._connection, query, [queries.ADVISORY_LOCK]):
+            found = _one(self._connection, queries.LOCK_HOLDER, [queries.ADVISORY_LOCK])
             holder = str(found or holder or "it has just ended")
             if time.monotonic() >= started + self._target.lock_wait:
                 raise LockedError(
@@ -229,7 +242,7 @@ class Database:
 
     def _has_ledger(self) -> bool:
         """Whether the ledger exists; one that another role owns is not ours, and is refused."""
-        owned = _one(self._connection, _LEDGER_IS_OURS)
+        owned = _one(self._connection, queries.LEDGER_IS_OURS)
         if owned is False:
             raise ConfigurationError(
                 f"database {self._target.name}: the schema countersign belongs to another role "
@@ -264,6 +277,37 @@ class Database:
             raise ScriptFailedError(f"the server refused to commit: {_words(error)}") from None
 
 
+class _Watch:
+    """Looks, through a connection of its own, who holds the locks that a session waits for.
+
+    `holders` are those seen last: pid, user, application, since when, and what they run.
+    """
+
+    def __init__(self, connection: str, pid: int) -> None:
+        self.holders: tuple[str, ...] = ()
+        self._connection = connection
+        self._pid = pid
+        self._ended = Event()
+        self._thread = Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        try:
+            with psycopg.connect(self._connection, autocommit=True, connect_timeout=10) as watching:
+                while not self._ended.wait(POLL_INTERVAL):
+                    rows = watching.execute(queries.BLOCKERS, [self._pid]).fetchall()
+                    self.holders = tuple(row[0] for row in rows) or self.holders
+        except psycopg.Error as error:
+            self.holders = (f"a session that cannot be seen: {_words(error)}",)
+
+
 class Transaction:
     """The release's transaction, begun and holding the install lock."""
 
@@ -287,7 +331,7 @@ class Transaction:
             f"{RUN_SCRIPT}; RESET ROLE; REVOKE ALL ON SCHEMA countersign FROM {self._owner}"
         )
         self._execute("the transaction", make.encode())
-        return self._execute("the transaction", FIND_FUNCTION)
+        return self._execute("the transaction", queries.FIND_FUNCTION)
 
     def run(self, script: Script, content: ContentReader) -> ScriptRun:
         """Run one script as the owner role, part by part.
@@ -297,14 +341,14 @@ class Transaction:
 
         Raises:
             ScriptFailedError: with the script, line, column and the server's words.
-            LockedError: a lock was not to be had within the host file's lock_timeout.
+            LockTimeoutError: a lock was not to be had within the host file's lock_timeout.
             DatabaseUnavailableError: the connection was lost; the server rolls back.
             DigestError: its content is not what was signed.
         """
         started = time.monotonic()
         rows, lines = 0, 0
         cut = list(parts(script.runs, script.size))
-        self._execute(script.name, RESET_SESSION)
+        self._execute(script.name, queries.RESET_SESSION)
         for offsets, text in zip(cut, content.parts(script, [o[-1] for o in cut]), strict=True):
             part = Part(text, offsets, lines)
             rows += self._run(script.name, part.texts(), part)
@@ -313,24 +357,24 @@ class Transaction:
 
     def schema(self) -> Schema:
         """What the schema is at this point of the transaction."""
-        self._execute("the schema", RESET_SESSION)
+        self._execute("the schema", queries.RESET_SESSION)
         with _server_words(DatabaseUnavailableError, "the schema"):
             return _read_schema(self._connection)
 
     def identity(self) -> ServerIdentity:
         """Which database this is."""
-        found = self._execute("the server", _IDENTITY)
+        found = self._execute("the server", queries.IDENTITY)
         return ServerIdentity(self._name, *(value.decode() for value in found))
 
     def relations(self) -> Mapping[int, str]:
         """The relations there are, by oid: to name those that are dropped, and tell new ones."""
-        (found,) = self._execute("the relations", _RELATIONS)
+        (found,) = self._execute("the relations", queries.RELATIONS)
         return {int(oid): name for oid, name in json.loads(found or b"{}").items()}
 
     def locks(self, before: Mapping[int, str]) -> tuple[tuple[Lock, ...], tuple[str, ...]]:
         """The strongest lock on each of the relations `before`, and the names of newer ones."""
-        self._execute("the locks", RESET_SESSION)
-        (found,) = self._execute("the locks", _LOCKS)
+        self._execute("the locks", queries.RESET_SESSION)
+        (found,) = self._execute("the locks", queries.LOCKS)
         held = [(int(oid), name, mode) for oid, name, mode in json.loads(found or b"[]")]
         old = {Lock(before[oid], mode) for oid, _, mode in held if oid in before}
         new = {name for oid, name, _ in held if oid not in before and name}
@@ -338,7 +382,7 @@ class Transaction:
 
     def settle_constraints(self) -> None:
         """Check deferred constraints now, as the owner role, while an error still has a name."""
-        self._execute("deferred constraints", RESET_SESSION)
+        self._execute("deferred constraints", queries.RESET_SESSION)
         self._run("deferred constraints", ["SET CONSTRAINTS ALL IMMEDIATE"])
         self._execute("the transaction", b"DROP FUNCTION countersign.run_script(text[])")
 
@@ -352,7 +396,7 @@ class Transaction:
         common = asdict(origin)
         entries = [common | asdict(run) | {"event": f"script {verb}"} for run in runs]
         entries.append(common | columns | {"event": f"release {verb}"})
-        self._execute("the ledger", RESET_SESSION)
+        self._execute("the ledger", queries.RESET_SESSION)
         parameters = [json.dumps(entries).encode()]
         (head,) = self._execute("the ledger", b"SELECT countersign.append($1)", parameters)
         return Digest(head.decode())
@@ -361,7 +405,7 @@ class Transaction:
         if not texts:
             return 0
         parameters = [_array(texts), *self._function]
-        found = self._execute(name, CALL_FUNCTION, parameters, part)
+        found = self._execute(name, queries.CALL_FUNCTION, parameters, part)
         status = self._connection.info.transaction_status
         if found[1:] != self._id or status != TransactionStatus.INTRANS:
             raise ScriptFailedError(f"{name}: the release's transaction was tampered with")
@@ -396,8 +440,9 @@ class Transaction:
             return DatabaseUnavailableError(f"{name}: the connection was lost: {_words(error)}")
         where, shown = _place(error, part) if part else ("", "")
         message = f"{name}{where}: {_words(error)}"
-        if isinstance(error, psycopg.errors.LockNotAvailable):
-            return LockedError(message, detail=shown)
+        # A deadlock is a lock that was not to be had, too; PostgreSQL has ended the wait.
+        if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+            return LockTimeoutError(message, detail=shown)
         return ScriptFailedError(message, detail=shown)
 
 
@@ -405,7 +450,7 @@ def _startup_options(target: DatabaseTarget) -> str:
     """Settings as start-up options: RESET ALL, in a script or between two, returns to them."""
     settings = {
         "search_path": target.search_path,
-        "lock_timeout": f"{target.lock_timeout}s",
+        "lock_timeout": f"{round(target.lock_timeout * 1000)}ms",
         "statement_timeout": f"{target.statement_timeout}s",
         "idle_in_transaction_session_timeout": "0",
         "default_transaction_isolation": "read committed",
@@ -423,7 +468,9 @@ def _read_schema(connection: psycopg.Connection) -> Schema:
     """Read the catalog within the transaction, and give back the locks that this takes."""
     settings = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
     connection.execute(f"SAVEPOINT countersign_schema; {settings}")
-    query = _OBJECTS % files("installer").joinpath("fingerprint.sql").read_text(encoding="utf-8")
+    query = queries.OBJECTS % files("installer").joinpath("fingerprint.sql").read_text(
+        encoding="utf-8"
+    )
     row = connection.execute(query).fetchone()
     schema = schema_of(connection.info.server_version // 10000, row[0] if row else ())
     connection.execute("ROLLBACK TO countersign_schema; RELEASE countersign_schema")
@@ -468,70 +515,3 @@ def _quoted(identifier: str) -> str:
 
 def _milliseconds(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
-
-
-_SUITABLE = """
-SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), owner.oid IS NOT NULL,
-    owner.rolsuper, pg_catalog.pg_has_role(login.oid, owner.oid, 'MEMBER'),
-    pg_catalog.pg_has_role(owner.oid, login.oid, 'MEMBER'), login.rolname
-FROM pg_catalog.pg_roles AS login
-LEFT JOIN pg_catalog.pg_roles AS owner ON owner.rolname = %(owner)s
-WHERE login.rolname = session_user
-"""
-_LEDGER_IS_OURS = """
-SELECT owner.rolname = session_user AND NOT EXISTS (
-    SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relowner <> n.nspowner)
-FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS owner ON owner.oid = n.nspowner
-WHERE n.nspname = 'countersign'
-"""
-_IDENTITY = b"""
-SELECT system_identifier, pg_catalog.current_setting('server_version')
-FROM pg_catalog.pg_control_system()
-"""
-_RELATIONS = b"""
-SELECT pg_catalog.json_object_agg(c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname))
-FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
-"""
-# The modes from the weakest to the strongest (PostgreSQL, "Table-Level Locks"). A relation that was
-# dropped meanwhile has no name here any more.
-_LOCKS = b"""
-SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, mode)) FROM (
-    SELECT DISTINCT ON (l.relation) l.relation AS oid, l.mode, CASE
-        WHEN n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
-        THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END AS name
-    FROM pg_catalog.pg_locks AS l
-    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
-    LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
-        AND l.database = (SELECT oid FROM pg_catalog.pg_database
-                          WHERE datname = pg_catalog.current_database())
-    ORDER BY l.relation, pg_catalog.array_position(ARRAY['AccessShareLock', 'RowShareLock',
-        'RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-        'ExclusiveLock', 'AccessExclusiveLock'], l.mode) DESC
-) AS held
-"""
-_SCRIPTS = """
-SELECT script, script_digest FROM countersign.ledger WHERE product = %s AND script IS NOT NULL
-"""
-_RELEASES = """
-SELECT version, sequence, manifest FROM countersign.ledger
-WHERE product = %s AND event IN ('release applied', 'release adopted')
-ORDER BY sequence DESC, id DESC
-"""
-_HISTORY = """
-SELECT * FROM countersign.ledger WHERE product = %(product)s::text OR %(product)s::text IS NULL
-ORDER BY id
-"""
-# In one value: psycopg takes as long for thousands of rows as the server does to find them.
-_OBJECTS = """
-SELECT json_agg(json_build_array(layer, kind, name, definition)) FROM (%s) AS object
-"""
-_LOCK_HOLDER = """
-SELECT pg_catalog.format('pid %%s (%%s, user %%s, since %%s)', a.pid, a.application_name,
-    a.usename, a.xact_start)
-FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-    AND (l.classid::bigint << 32) + l.objid::bigint = %s
-    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-"""

@@ -92,6 +92,20 @@ class LockedError(InstallerError):
     hint = "Nothing was changed. Install again when the other work is done."
 
 
+class LockTimeoutError(LockedError):
+    """A statement waited for a lock for as long as it may; the transaction can be tried again.
+
+    `holders` are the sessions that hold the lock, as far as they are known.
+    """
+
+    holders: tuple[str, ...] = ()
+
+    hint = (
+        "Nothing was changed. Install again when the sessions named have ended, or give it more "
+        "time: lock_wait in /etc/countersign/host.toml."
+    )
+
+
 class PlanDivergedError(InstallerError):
     """The ledger and the release disagree about what was applied."""
 

@@ -33,14 +33,15 @@ class DatabaseTarget:
     """A database of this host, under the name by which manifests call it.
 
     `connection` is a libpq conninfo. `search_path` has no spaces. Times are in seconds: 0 means no
-    `statement_timeout`; `lock_wait` is for another install's advisory lock.
+    `statement_timeout`; a statement waits for a lock for `lock_timeout`, and the whole install for
+    other sessions for `lock_wait`.
     """
 
     name: str
     connection: str
     owner: str
     search_path: str
-    lock_timeout: int
+    lock_timeout: float
     statement_timeout: int
     lock_wait: int
 
@@ -120,7 +121,7 @@ def _database(name: str, table: Table) -> DatabaseTarget:
         connection=_connection(table),
         owner=table.text("owner", _ROLE),
         search_path=table.text("search_path", _SEARCH_PATH, "public").replace(" ", ""),
-        lock_timeout=table.integer("lock_timeout", 1, DAY, 5),
+        lock_timeout=table.seconds("lock_timeout", 0.001, DAY, 0.5),
         statement_timeout=table.integer("statement_timeout", 0, 7 * DAY, 0),
         lock_wait=table.integer("lock_wait", 0, DAY, 60),
     )

@@ -5,6 +5,7 @@ failure takes back what was staged; from COMMIT on the database is the truth, an
 rolled forward to it, by this run or by the next. What is measured on the way becomes the receipt.
 """
 
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from installer.database import Origin, ScriptRun, Transaction
 from installer.errors import (
     ApplicationError,
     InstallerError,
+    LockTimeoutError,
     NotSwitchedError,
     OutcomeUnknownError,
     PlanDivergedError,
@@ -30,8 +32,10 @@ from installer.machine import CLOCK, Machine
 from installer.manifest import Manifest, Script
 from installer.policy import Signer
 from installer.promotion import Measure
+from installer.receipt import Retry
 from installer.receipts import Measurement, publish
 from installer.report import Report
+from installer.retrying import pause_before
 from installer.signatures import VerifiedRelease
 from installer.site import Site, open_site, plan
 from installer.state import ProductState
@@ -193,7 +197,7 @@ def _change(site: Site, change: Change, machine: Machine, report: Report) -> tup
     try:
         with _undone_on_failure(site):
             _stage(site, change, report)
-            return _run_scripts(site, change, report)
+            return _run_until_unlocked(site, change, report)
     except OutcomeUnknownError:
         raise
     except InstallerError as error:
@@ -227,20 +231,48 @@ def _undone_on_failure(site: Site) -> Iterator[None]:
         raise
 
 
-def _run_scripts(site: Site, change: Change, report: Report) -> tuple[ScriptRun, ...]:
-    """The one transaction: the ledger is read again under its lock, and written before COMMIT."""
+def _run_until_unlocked(site: Site, change: Change, report: Report) -> tuple[ScriptRun, ...]:
+    """Try the whole transaction again, while tables are locked and the host file's time lasts.
+
+    Raises:
+        LockTimeoutError: the last try; `detail` names the sessions that held the locks.
+    """
+    started, attempt = time.monotonic(), 1
+    while True:
+        try:
+            return _run_scripts(site, change, attempt, report)
+        except LockTimeoutError as error:
+            held = [f"held by {holder}" for holder in error.holders]
+            error.detail = "\n".join(filter(None, [error.detail, *held]))
+            waited = round((time.monotonic() - started) * 1000)
+            change.measured.retries += (Retry("; ".join([str(error), *held]), waited),)
+            attempt += 1
+            pause = pause_before(attempt, random.random())  # noqa: S311 - nothing secret
+            if time.monotonic() + pause >= started + site.patience:
+                raise
+            report.step("; ".join([str(error), *held, f"trying again in {pause:.1f} s"]))
+            time.sleep(pause)
+
+
+def _run_scripts(site: Site, change: Change, attempt: int, report: Report) -> tuple[ScriptRun, ...]:
+    """The one transaction: the ledger is read again under its lock, and written before COMMIT.
+
+    From the second attempt on somebody looks who holds the locks that it waits for.
+    """
     manifest, measured = site.manifest, change.measured
     if not (site.database and manifest.database):
         measured.keep(site.state)
         return ()
     started = time.monotonic()
-    with site.database.transaction() as transaction:
+    measured.runs.clear()  # of a try before
+    with site.database.transaction(watched=attempt > 1) as transaction:
         pending = plan(site)
         if site.is_committed():
             measured.keep(site.state)
             return ()
         change.measure.require_scripts(pending)
-        measured.server, measured.retries = transaction.identity(), transaction.retries
+        measured.server = transaction.identity()
+        measured.retries += transaction.retries
         measured.before = before = transaction.schema()
         change.measure.require_before(before)
         relations = transaction.relations()

@@ -96,6 +96,16 @@ class Table:
         """True or false; false where `key` is not given."""
         return self.has(key) and self._take(key, bool)
 
+    def seconds(self, key: str, least: float, most: float, default: float) -> float:
+        """A time in seconds, which may have decimals."""
+        value = self._values.get(key, default)
+        if type(value) not in {int, float}:  # not isinstance: true is no number
+            self.refuse(f"{key} must be a number of seconds")
+        seconds = float(cast("float", value))
+        if not least <= seconds <= most:
+            self.refuse(f"{key} is {value}, outside {least}..{most}")
+        return seconds
+
     def moment(self, key: str) -> int | None:
         """A date and time with its offset, in seconds since 1970; None where it is not given."""
         if not self.has(key):

@@ -25,6 +25,11 @@ class Site:
         """What the ledger says of the product; nothing stands without a database."""
         return self.database.state(self.manifest.product) if self.database else LedgerState({})
 
+    @property
+    def patience(self) -> int:
+        """Seconds that an install waits for other sessions of the database, in all."""
+        return self.database.patience if self.database else 0
+
     def is_committed(self) -> bool:
         """Whether the release stands: in the ledger, or where there is none, in the folder."""
         if self.database:

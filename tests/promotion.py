@@ -11,6 +11,7 @@ from typing import Any
 
 from installer.approval import Approval, Withdrawal, write_approval, write_withdrawal
 from installer.manifest import Manifest, parse_manifest
+from installer.receipt import parse_receipt
 from installer.tree import Digest, digest_of
 from packager.package_reader import read_package
 from tests.developers import Developers, identity
@@ -179,6 +180,13 @@ def make_key(developers: Developers, site: Site) -> str:
     developers.keys.gpg("--import", data=site.host.at(said["public_key"]).read_bytes())
     fingerprint: str = said["fingerprint"]
     return fingerprint
+
+
+def receipts(site: Site) -> list[dict[str, Any]]:
+    """All receipts of a host, the oldest first; each is well-formed and signed."""
+    found = sorted(site.host.at(RECEIPTS).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    assert all(file.with_name(f"{file.name}.asc").exists() for file in found)
+    return [json.loads(file.read_bytes()) for file in found if parse_receipt(file.read_bytes())]
 
 
 def manifest_of(package: Path) -> Manifest:

@@ -6,14 +6,12 @@ The package manager has no part in any of this: each test runs with one.
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from installer.receipt import parse_receipt
 from tests.acceptance import releases
 from tests.developers import Developers
-from tests.promotion import RECEIPTS, make_key
+from tests.promotion import RECEIPTS, make_key, receipts
 from tests.sites import Site, refused
 
 pytestmark = pytest.mark.acceptance
@@ -24,13 +22,6 @@ def qat(rpm_site: Site, developers: Developers) -> Site:
     """A host that has a key."""
     make_key(developers, rpm_site)
     return rpm_site
-
-
-def receipts(site: Site) -> list[dict[str, Any]]:
-    """All receipts of a host, the oldest first; each is well-formed and signed."""
-    found = sorted(site.host.at(RECEIPTS).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-    assert all(file.with_name(f"{file.name}.asc").exists() for file in found)
-    return [json.loads(file.read_bytes()) for file in found if parse_receipt(file.read_bytes())]
 
 
 def test_a_receipt_says_what_was_installed_where_and_what_it_did(

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from installer.bundle import ContentReader, Section
-from installer.database import ADVISORY_LOCK, Database, Origin, ScriptRun, connect
+from installer.database import Database, Origin, ScriptRun, connect
 from installer.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -23,6 +23,7 @@ from installer.errors import (
 )
 from installer.host_file import DatabaseTarget
 from installer.manifest import Script
+from installer.queries import ADVISORY_LOCK
 from installer.tree import Digest, digest_of
 from tests.cluster import Cluster
 

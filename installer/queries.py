@@ -1,0 +1,87 @@
+"""What `installer.database` asks the server, schema-qualified: whatever search_path is.
+
+Queries in bytes go past psycopg's cursors, with PostgreSQL's own parameters.
+"""
+
+ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time in a database
+
+FIND_FUNCTION = b"""
+SELECT oid, ctid FROM pg_catalog.pg_proc
+WHERE oid = 'countersign.run_script(text[])'::pg_catalog.regprocedure
+"""
+CALL_FUNCTION = b"""
+SELECT countersign.run_script($1::text[]), pg_catalog.pg_current_xact_id()
+FROM pg_catalog.pg_proc WHERE oid = $2::pg_catalog.oid AND ctid = $3::pg_catalog.tid
+"""
+RESET_SESSION = b"RESET ALL; DEALLOCATE ALL; DISCARD TEMP"
+SUITABLE = """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), owner.oid IS NOT NULL,
+    owner.rolsuper, pg_catalog.pg_has_role(login.oid, owner.oid, 'MEMBER'),
+    pg_catalog.pg_has_role(owner.oid, login.oid, 'MEMBER'), login.rolname
+FROM pg_catalog.pg_roles AS login
+LEFT JOIN pg_catalog.pg_roles AS owner ON owner.rolname = %(owner)s
+WHERE login.rolname = session_user
+"""
+LEDGER_IS_OURS = """
+SELECT owner.rolname = session_user AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relowner <> n.nspowner)
+FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS owner ON owner.oid = n.nspowner
+WHERE n.nspname = 'countersign'
+"""
+IDENTITY = b"""
+SELECT system_identifier, pg_catalog.current_setting('server_version')
+FROM pg_catalog.pg_control_system()
+"""
+RELATIONS = b"""
+SELECT pg_catalog.json_object_agg(c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname))
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
+"""
+# The modes from the weakest to the strongest (PostgreSQL, "Table-Level Locks"). A relation that was
+# dropped meanwhile has no name here any more.
+LOCKS = b"""
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, mode)) FROM (
+    SELECT DISTINCT ON (l.relation) l.relation AS oid, l.mode, CASE
+        WHEN n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
+        THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END AS name
+    FROM pg_catalog.pg_locks AS l
+    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+    LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                          WHERE datname = pg_catalog.current_database())
+    ORDER BY l.relation, pg_catalog.array_position(ARRAY['AccessShareLock', 'RowShareLock',
+        'RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+        'ExclusiveLock', 'AccessExclusiveLock'], l.mode) DESC
+) AS held
+"""
+SCRIPTS = """
+SELECT script, script_digest FROM countersign.ledger WHERE product = %s AND script IS NOT NULL
+"""
+RELEASES = """
+SELECT version, sequence, manifest FROM countersign.ledger
+WHERE product = %s AND event IN ('release applied', 'release adopted')
+ORDER BY sequence DESC, id DESC
+"""
+HISTORY = """
+SELECT * FROM countersign.ledger WHERE product = %(product)s::text OR %(product)s::text IS NULL
+ORDER BY id
+"""
+# In one value: psycopg takes as long for thousands of rows as the server does to find them.
+OBJECTS = """
+SELECT json_agg(json_build_array(layer, kind, name, definition)) FROM (%s) AS object
+"""
+LOCK_HOLDER = """
+SELECT pg_catalog.format('pid %%s (%%s, user %%s, since %%s)', a.pid, a.application_name,
+    a.usename, a.xact_start)
+FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND (l.classid::bigint << 32) + l.objid::bigint = %s
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+"""
+BLOCKERS = r"""
+SELECT pg_catalog.format('pid %%s (user %%s, %%s, since %%s): %%s', pid, usename,
+    application_name, pg_catalog.date_trunc('second', xact_start),
+    pg_catalog.left(pg_catalog.regexp_replace(query, '\s+', ' ', 'g'), 120))
+FROM pg_catalog.pg_stat_activity WHERE pid = ANY(pg_catalog.pg_blocking_pids(%s)) ORDER BY pid
+"""
