@@ -17,7 +17,7 @@ from installer.errors import ApprovalError, MalformedError, SignatureError
 from installer.manifest import Manifest
 from installer.policy import Policy
 from installer.receipt import parse_receipt
-from installer.signatures import Signature, UnknownKeyError, verify_for, verify_signature
+from installer.signatures import Signature, UnknownKeyError, verify_for
 from installer.strict_json import MAX_DOCUMENT_SIZE
 from installer.trusted_files import read_trusted
 
@@ -37,17 +37,16 @@ class _Signed(NamedTuple):
 def read_dossiers(  # noqa: PLR0913 - hosts give five; `top` is for tests
     folder: Path,
     manifest: Manifest,
+    policy: Policy,
     keyring: Path,
     now: int,
     *,
-    policy: Policy | None = None,
     top: Path = Path("/"),
 ) -> tuple[Dossier, ...]:
     """The dossiers below `folder` that may be about `manifest`, in the order of their names.
 
     A receipt is read only where its approval is of this manifest, or where there is no approval:
     it has megabytes. `now` is since 1970; only tests say where the check of folders begins (`top`).
-    Without a policy nothing is forgiven to a revoked key.
 
     Raises:
         ApprovalError: a withdrawal cannot be read.
@@ -55,15 +54,15 @@ def read_dossiers(  # noqa: PLR0913 - hosts give five; `top` is for tests
     """
     if not folder.is_dir():
         return ()
-    read = _Reader(keyring, now, policy, top)
+    read = _Reader(policy, keyring, now, top)
     return tuple(read.dossier(item, manifest) for item in sorted(folder.iterdir()) if item.is_dir())
 
 
 class _Reader:
-    def __init__(self, keyring: Path, now: int, policy: Policy | None, top: Path) -> None:
+    def __init__(self, policy: Policy, keyring: Path, now: int, top: Path) -> None:
+        self._policy = policy
         self._keyring = keyring
         self._now = now
-        self._policy = policy
         self._top = top
 
     def dossier(self, folder: Path, manifest: Manifest) -> Dossier:
@@ -105,14 +104,11 @@ class _Reader:
         for beside in sorted(file.parent.glob(f"{file.name}*.asc")):
             signature = read_trusted(beside, top=self._top)
             try:
-                signers.append(self._verified(signature, raw))
+                found = verify_for(self._policy, signature, raw, self._keyring, self._now)
             except UnknownKeyError as error:
                 unknown.append(error.fingerprint)
             except SignatureError as error:
                 raise SignatureError(f"{beside.name}: {error}") from None
+            else:
+                signers.append(found)
         return _Signed(raw, tuple(signers), tuple(unknown))
-
-    def _verified(self, signature: bytes, raw: bytes) -> Signature:
-        if self._policy is None:
-            return verify_signature(signature, raw, self._keyring, self._now)
-        return verify_for(self._policy, signature, raw, self._keyring, self._now)

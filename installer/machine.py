@@ -63,7 +63,7 @@ class Machine:
         now, environment = int(time.time()), self.host.environment
         require_forward(self.state / CLOCK, now)
         folder = CONFIGURATION / "approvals"
-        dossiers = read_dossiers(folder, manifest, self.keyring, now, policy=self.policy)
+        dossiers = read_dossiers(folder, manifest, self.policy, self.keyring, now)
         return require_approved(manifest, self.policy, environment, dossiers, now)
 
 

@@ -10,13 +10,10 @@ there already is signed as it is, by one more customer; no byte of it changes.
 """
 
 import glob
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from installer.approval import (
@@ -32,14 +29,12 @@ from installer.approval import (
 )
 from installer.bundle import MANIFEST, Head
 from installer.errors import ApprovalError, MalformedError, SignatureError
-from installer.fingerprint import LAYERS, Change, changes
-from installer.manifest import EMPTY, Application, Manifest, parse_manifest
+from installer.manifest import Manifest, parse_manifest
 from installer.policy import APPROVAL_DAYS, Policy, counted
-from installer.receipt import INSTALLED, Lock, MeasuredDatabase, Receipt, parse_receipt
+from installer.receipt import INSTALLED, Receipt, parse_receipt
 from installer.signatures import Signature, UnknownKeyError, verify_release, verify_signature
 from installer.strict_json import moment
 from installer.tree import Digest
-from packager import show
 from packager.companion import (
     APPROVAL,
     FILE,
@@ -53,35 +48,14 @@ from packager.companion import (
     read_files,
     read_papers,
     require_signed,
+    short,
     signatures,
 )
-from packager.errors import OutputError, SigningError, StatementError
+from packager.errors import SigningError, StatementError
 from packager.formats.deb import write_files
+from packager.output import place, temporary_folder
 from packager.package_reader import read_package
-from packager.show import Section, printable, shortened
 from packager.signing import Signer, UnknownSignerError, recognise, sign, signature_file
-
-MOST_CHANGES = 200
-"""Changed objects that are listed; the receipt has them all."""
-
-STRUCTURE = LAYERS[0]
-LAYER_WORDS = {
-    "structure": "",
-    "privileges": "privileges of ",
-    "owners": "owner of ",
-    "comments": "comment on ",
-}
-LOCKS = {
-    "ACCESS EXCLUSIVE": "nobody else could read or write it; everybody waited",
-    "EXCLUSIVE": "others could read it; whoever wrote waited",
-    "SHARE ROW EXCLUSIVE": "others could read it; whoever wrote waited",
-    "SHARE": "others could read it; whoever wrote waited",
-    "SHARE UPDATE EXCLUSIVE": "others could read and write it; its maintenance waited",
-    "ROW EXCLUSIVE": "others could read and write it; rows that the release changed waited",
-    "ROW SHARE": "others could read and write it; rows that the release locked waited",
-    "ACCESS SHARE": "others could read and write it; only to change its structure waited",
-}
-"""What a lock means to others (PostgreSQL, Table-Level Locks), the strongest first."""
 
 T = TypeVar("T")
 
@@ -247,9 +221,9 @@ def build_companion(folder: Path, target: Target, now: int) -> Done:
     """
     papers = read_papers(folder, now)
     require_signed(papers, str(folder))
-    with _temporary_folder(target.output) as temporary:
+    with temporary_folder(target.output) as temporary:
         made = build_packages(papers, target.kinds, temporary, target.package_key)
-        packages = tuple(_placed(package, target.output / package.name) for package in made)
+        packages = tuple(place(package, target.output / package.name) for package in made)
     return Done(folder, papers, packages)
 
 
@@ -261,170 +235,6 @@ def missing(case: Case, done: Done, policy: Policy, keyring: Path, now: int) -> 
     except ApprovalError as error:
         return f"{error}\n{error.detail}".strip()
     return ""
-
-
-def briefing(case: Case) -> Iterator[Section]:
-    """What is signed, in words for the customer."""
-    approval, receipt = case.approval, case.receipt
-    yield Section(
-        f"You approve {case.manifest.title} for {approval.environment}",
-        (
-            printable(case.manifest.summary),
-            f"sequence  {approval.sequence}",
-            f"manifest  {approval.manifest}",
-            f"good from {moment(approval.not_before)}",
-            f"until     {moment(approval.expires)}",
-        ),
-    )
-    yield Section("The package is signed by", _names(case.developers))
-    yield Section(
-        f"It was installed on {printable(receipt.host)} in {receipt.environment}",
-        (
-            f"package   {printable(receipt.package)}",
-            f"from      {moment(receipt.started)}",
-            f"until     {moment(receipt.finished)}, {_lasted(receipt)}",
-            f"receipt   {receipt.digest}",
-            "signed by",
-            *(f"  {name}" for name in _names(case.hosts)),
-        ),
-    )
-    if receipt.database:
-        yield from _database(receipt.database, case.manifest)
-    if case.manifest.application:
-        yield _application(case.manifest.application)
-    if case.signed:
-        yield Section("Signed before by", tuple(signer.title for signer in case.signed))
-
-
-def doubts(case: Case) -> Iterator[str]:
-    """What could not be verified here, and has to be by the hosts' policy."""
-    environment = case.approval.environment
-    for who, witnesses in (("package", case.developers), ("receipt", case.hosts)):
-        for witness in witnesses:
-            if witness.name is None:
-                yield (
-                    f"the {who} is signed with {witness.fingerprint}, which is not known here: not "
-                    f"verified. Whether it counts is decided by the policy of {environment}"
-                )
-
-
-def _names(witnesses: Iterable[Witness]) -> tuple[str, ...]:
-    return tuple(
-        f"{'not verified: a key that is not known here' if w.name is None else printable(w.name)}"
-        f" {w.fingerprint}"
-        for w in witnesses
-    )
-
-
-def _lasted(receipt: Receipt) -> str:
-    return f"{receipt.finished - receipt.started} s in all"
-
-
-def _database(database: MeasuredDatabase, manifest: Manifest) -> Iterator[Section]:
-    """What happened to the database: scripts, objects, locks."""
-    name = printable(database.name)
-    released = len(manifest.database.scripts) if manifest.database else 0
-    yield Section(
-        f"Database {name}: {len(database.scripts)} of the release's {released} scripts ran, "
-        f"in {_duration(database.milliseconds)}",
-        tuple(
-            f"{printable(script.name)}: {_duration(script.milliseconds)}, {script.rows} rows"
-            for script in database.scripts
-        )
-        or ("none: they had all been applied before",),
-    )
-    yield Section(f"Database {name}: what changed in the schema", tuple(_changes(database)))
-    yield Section(
-        f"Database {name}: locks on what was there before, for at most "
-        f"{_duration(database.milliseconds)}",
-        tuple(_locks(database.locks)) or ("none",),
-    )
-    if database.retries:
-        lines = (f"{_duration(r.milliseconds)}: {printable(r.reason)}" for r in database.retries)
-        yield Section(f"Database {name}: it had to wait", tuple(lines))
-
-
-def _changes(database: MeasuredDatabase) -> Iterator[str]:
-    """Each object that is not as before: first what went, last what came."""
-    found = sorted(changes(database.before, database.after), key=_place)
-    for change in found[:MOST_CHANGES]:
-        yield from _change(change)
-    if len(found) > MOST_CHANGES:
-        yield f"and {len(found) - MOST_CHANGES} more, which are in the receipt"
-    yield f"in all: {_counts(found)}" if found else "nothing"
-
-
-def _counts(found: Iterable[Change]) -> str:
-    """How many of each kind: `table: 1 changed, 2 created; owner of table: 2 set`."""
-    verbs: dict[str, Counter[str]] = {}
-    for change in sorted(found):
-        kind = f"{LAYER_WORDS[change.layer]}{printable(change.kind)}"
-        verbs.setdefault(kind, Counter())[_verb(change)] += 1
-    counts = {
-        kind: ", ".join(f"{count} {verb}" for verb, count in sorted(found.items()))
-        for kind, found in verbs.items()
-    }
-    return "; ".join(f"{kind}: {words}" for kind, words in counts.items())
-
-
-def _change(change: Change) -> Iterator[str]:
-    """One object; with its definition where that is not in a script that creates it."""
-    what = f"{LAYER_WORDS[change.layer]}{printable(change.kind)} {printable(change.name)}"
-    yield f"{_verb(change)} {what}"
-    if change.before is not None and change.after is not None:
-        yield f"  was    {_one_line(change.before)}"
-        yield f"  is now {_one_line(change.after)}"
-    elif change.after is not None and change.layer != STRUCTURE:
-        yield f"  is now {_one_line(change.after)}"
-
-
-def _verb(change: Change) -> str:
-    gone, came = ("dropped", "created") if change.layer == STRUCTURE else ("removed", "set")
-    if change.after is None:
-        return gone
-    return came if change.before is None else "changed"
-
-
-def _place(change: Change) -> tuple[bool, bool, int, Change]:
-    """Where a change is listed: what is lost first."""
-    lost, came = change.after is None, change.before is None
-    return not lost, came, LAYERS.index(change.layer), change
-
-
-def _locks(locks: Iterable[Lock]) -> Iterator[str]:
-    """Relations with the strongest lock on each, and what that meant for others."""
-    order = list(LOCKS)
-    found = [(_mode(lock.mode), printable(lock.relation)) for lock in locks]
-    for mode, relation in sorted(found, key=lambda f: (f[0] in LOCKS and order.index(f[0]), f[1])):
-        yield f"{relation}: {mode}: {LOCKS.get(mode, 'see the manual of PostgreSQL')}"
-
-
-def _mode(mode: str) -> str:
-    """The words of SQL for what pg_locks calls AccessExclusiveLock."""
-    return " ".join(re.findall(r"[A-Z][a-z]+", mode.removesuffix("Lock"))).upper() or printable(
-        mode
-    )
-
-
-def _application(application: Application) -> Section:
-    """Which files change, from each starting point."""
-    lines = [f"{len(application.tree)} files"]
-    for patch in application.patches:
-        found = show.changes(application, patch)
-        counts = ", ".join(f"{len(paths)} {word}" for word, paths in found.items())
-        lines.append(f"from {printable(patch.name)}: {counts}")
-        if patch.name != EMPTY:
-            paths = [f"{word} {path}" for word, paths in found.items() for path in paths]
-            lines += [f"  {line}" for line in shortened(paths)]
-    return Section(f"Application {application.root}", tuple(lines))
-
-
-def _duration(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f} s"
-
-
-def _one_line(definition: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in definition).split())
 
 
 def _developers(package: Path, head: Head, trust: Trust | None, now: int) -> tuple[Witness, ...]:
@@ -578,7 +388,7 @@ def _require_same(there: Statement, wished: Approval, wish: Wish, folder: Path, 
 
 def _require_not_withdrawn(approval: Approval, folder: Path) -> None:
     """Refuse an approval whose withdrawal is beside its `folder`: hosts would refuse it."""
-    beside = folder.with_name(f"{folder.name}-withdrawal")
+    beside = folder.with_name(f"{folder.name}-withdrawal-{short(approval.digest)}")
     if not (beside / WITHDRAWAL).exists():
         return
     withdrawal = _parsed(parse_withdrawal, read_files(beside)[WITHDRAWAL], beside)
@@ -642,43 +452,15 @@ def _written(files: Mapping[str, bytes], target: Target, now: int) -> Done:
     """Put `files` into their folder, and the packages of what is signed beside it; all, or none."""
     papers = papers_of(files, str(target.output), now)
     folder = target.output / papers.folder
-    with _temporary_folder(target.output) as temporary:
+    with temporary_folder(target.output) as temporary:
         kinds = target.kinds if papers.signers else ()
         made = build_packages(papers, kinds, temporary, target.package_key)
         staged = temporary / papers.folder
         write_files(temporary, {f"{papers.folder}/{name}": raw for name, raw in files.items()})
-        packages = tuple(_placed(package, target.output / package.name) for package in made)
+        packages = tuple(place(package, target.output / package.name) for package in made)
         if folder.exists():
             for name in sorted(set(files) - set(read_files(folder))):
-                _placed(staged / name, folder / name)
+                place(staged / name, folder / name)
         else:
-            _placed(staged, folder)
+            place(staged, folder)
     return Done(folder, papers, packages)
-
-
-@contextmanager
-def _temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder in `parent`, so that what is made in it can be renamed into place.
-
-    A `parent` that was made for it, and in which nothing was put, goes again.
-    """
-    try:
-        fresh = not parent.exists()
-        parent.mkdir(parents=True, exist_ok=True)
-        made = TemporaryDirectory(prefix=".countersign-", dir=parent)
-    except OSError as error:
-        raise OutputError(f"{parent} cannot be written: {error.strerror}") from None
-    try:
-        with made as folder:
-            yield Path(folder)
-    finally:
-        if fresh:
-            with suppress(OSError):  # it is not empty
-                parent.rmdir()
-
-
-def _placed(made: Path, destination: Path) -> Path:
-    try:
-        return made.replace(destination)
-    except OSError as error:
-        raise OutputError(f"{destination} cannot be written: {error.strerror}") from None

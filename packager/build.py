@@ -5,10 +5,8 @@ end: a failed build leaves no package behind.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from installer.bundle import CONTENT, MANIFEST, Head
 from installer.errors import InstallerError
@@ -18,6 +16,7 @@ from packager.bundle_writer import write_bundle
 from packager.errors import OutputError, SigningError
 from packager.formats import FORMATS
 from packager.formats.interface import BUNDLE, Order
+from packager.output import place, temporary_folder, write
 from packager.package_reader import read_package
 from packager.release import Release
 from packager.signing import (
@@ -59,12 +58,12 @@ def build_packages(
     head = Head(release.raw, {s.fingerprint: signatures[s] for s in signatures})
     order = _order(release, head, signatures)
     write_work(release, output)
-    with _temporary_folder(output) as folder:
+    with temporary_folder(output) as folder:
         made = [FORMATS[kind].write(order, folder) for kind in kinds]
         for package in made:
             _require_as_meant(package, order, head)
         for package in made:
-            _replace(package, output / package.name)
+            place(package, output / package.name)
     return tuple(output / package.name for package in made), order.signers
 
 
@@ -81,10 +80,10 @@ def write_work(release: Release, output: Path) -> Path:
     """
     folder = work_folder(output, release.manifest)
     files = {CONTENT: release.compressed, MANIFEST: release.raw}
-    with _temporary_folder(folder) as temporary:
+    with temporary_folder(folder) as temporary:
         for name, content in files.items():
-            _write(temporary / name, content)
-            _replace(temporary / name, folder / name)
+            write(temporary / name, content)
+            place(temporary / name, folder / name)
     return folder / MANIFEST
 
 
@@ -99,7 +98,7 @@ def sign_work(release: Release, output: Path, key: str | None) -> tuple[Path, Si
     signer = choose_key(key)
     manifest = write_work(release, output)
     file = manifest.with_name(signature_file(signer))
-    _write(file, sign(release.raw, signer, _now()))
+    write(file, sign(release.raw, signer, _now()))
     return file, signer
 
 
@@ -149,32 +148,6 @@ def _require_as_meant(package: Path, order: Order, meant: Head) -> None:
     payload = {f"{order.folder}/{name}": digest_of(data) for name, data in order.payload.items()}
     if bundle.head != meant or info.payload != payload:
         raise OutputError(f"{package.name} reads back as something else than was meant")
-
-
-@contextmanager
-def _temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder in `parent`, so that what is made in it can be renamed into place."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        made = TemporaryDirectory(prefix=".countersign-", dir=parent)
-    except OSError as error:
-        raise OutputError(f"{parent} cannot be written: {error.strerror}") from None
-    with made as folder:
-        yield Path(folder)
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror}") from None
-
-
-def _replace(made: Path, destination: Path) -> None:
-    try:
-        made.replace(destination)
-    except OSError as error:
-        raise OutputError(f"{destination} cannot be written: {error.strerror}") from None
 
 
 def _now() -> int:

@@ -4,18 +4,16 @@ What a command found goes to stdout, warnings and errors to stderr. An error end
 the exit code that its class owns.
 """
 
-import json
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from installer.approval import wanted
-from installer.errors import ConfigurationError, InstallerError
+from installer.errors import InstallerError
 from installer.manifest import Patch, Script, parse_manifest
 from installer.policy import parse_policy
 from installer.signatures import require_binary_keyring, verify_release
@@ -29,9 +27,20 @@ from packager.build import (
     write_work,
 )
 from packager.cli_approval import COMMANDS as APPROVAL_COMMANDS
+from packager.cli_options import (
+    JSON,
+    KEY,
+    example,
+    format_option,
+    kinds_of,
+    output_option,
+    print_document,
+    print_sections,
+    read_file,
+    warn,
+)
 from packager.cli_policy import policy as policy_commands
 from packager.errors import PackagerError
-from packager.formats import FORMATS
 from packager.init import detect_vcs, initialise
 from packager.package_reader import read_package
 from packager.project import load_project
@@ -50,11 +59,6 @@ Completion in bash (in zsh and fish: zsh_source, fish_source):
 """
 
 
-def _example(*lines: str) -> str:
-    r"""The end of a command's help. Click leaves a paragraph that begins with \b as it is."""
-    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
-
-
 PROJECT = click.option(
     "--release",
     "-r",
@@ -64,24 +68,7 @@ PROJECT = click.option(
     show_default=True,
     help="The file that describes the release.",
 )
-OUTPUT = click.option(
-    "--output",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("dist"),
-    show_default=True,
-    help="The folder for manifests, signatures and packages.",
-)
-KEY = click.option(
-    "--key",
-    envvar="COUNTERSIGN_KEY",
-    show_envvar=True,
-    help="A fingerprint, or part of a user id.  [default: the only secret key that can sign]",
-)
-ALL = "all"
-"""What `--format` takes for a package of every kind."""
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+OUTPUT = output_option("manifests, signatures and packages")
 PACKAGE = click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
 
 
@@ -94,7 +81,7 @@ def commands() -> None:
     """Build signed packages that install an application and its database changes together."""
 
 
-@commands.command(epilog=_example("countersign init --name crm ~/src/crm"))
+@commands.command(epilog=example("countersign init --name crm ~/src/crm"))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
 @click.option("--name", help="The product's name.  [default: the folder's name]")
 @click.option(
@@ -108,7 +95,7 @@ def init(folder: Path, name: str | None, vcs: str | None) -> None:
         click.echo(f"wrote {file}")
 
 
-@commands.command(epilog=_example("countersign check -r releases/1.4.0.toml"))
+@commands.command(epilog=example("countersign check -r releases/1.4.0.toml"))
 @PROJECT
 @OUTPUT
 def check(file: Path, output: Path) -> None:
@@ -130,22 +117,20 @@ def check(file: Path, output: Path) -> None:
             _good(f"signed by {signer.title}")
 
 
-@commands.command(epilog=_example("countersign plan | less"))
+@commands.command(epilog=example("countersign plan | less"))
 @PROJECT
 @JSON
 def plan(file: Path, *, as_json: bool) -> None:
     """Show the scripts in their order, and what changes from each starting point."""
     release = _assemble(file)
     if as_json:
-        _document(show.plan_document(release))
+        print_document(show.plan_document(release))
     else:
-        _sections(show.show_plan(release))
+        print_sections(show.show_plan(release))
 
 
 @commands.command(
-    epilog=_example(
-        "countersign manifest", "gpg --armor --detach-sign dist/crm-1.4.0/manifest.json"
-    )
+    epilog=example("countersign manifest", "gpg --armor --detach-sign dist/crm-1.4.0/manifest.json")
 )
 @PROJECT
 @OUTPUT
@@ -157,7 +142,7 @@ def manifest(file: Path, output: Path) -> None:
     click.echo(f"SHA-256 {release.manifest.digest}")
 
 
-@commands.command(epilog=_example("countersign sign --key ann@example.org"))
+@commands.command(epilog=example("countersign sign --key ann@example.org"))
 @PROJECT
 @OUTPUT
 @KEY
@@ -169,36 +154,30 @@ def sign(file: Path, output: Path, key: str | None) -> None:
     click.echo(f"wrote {signature}")
 
 
-@commands.command(epilog=_example("countersign build --format all --output /srv/packages"))
+@commands.command(epilog=example("countersign build --format all --output /srv/packages"))
 @PROJECT
 @OUTPUT
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice([*FORMATS, ALL]),
-    default="rpm",
-    show_default=True,
-    help="What kind of package; all of them carry the same bundle.",
-)
+@format_option("What kind of package; all of them carry the same bundle.")
 @JSON
 def build(file: Path, output: Path, kind: str, *, as_json: bool) -> None:
     """Build the package, with every signature that is beside the manifest, and read it back."""
     release = _assemble(file)
-    kinds = tuple(FORMATS) if kind == ALL else (kind,)
-    packages, signers = build_packages(release, output, kinds)
+    packages, signers = build_packages(release, output, kinds_of(kind))
     if as_json:
         paths = [str(package) for package in packages]
         signed = [asdict(signer) for signer in signers]
         digest = release.manifest.digest
-        _document({"package": paths[0], "packages": paths, "digest": digest, "signers": signed})
+        print_document(
+            {"package": paths[0], "packages": paths, "digest": digest, "signers": signed}
+        )
         return
-    _sections([show.signed_by(signers)])
+    print_sections([show.signed_by(signers)])
     for package in packages:
         click.echo(f"wrote {package}")
 
 
 @commands.command(
-    "show", epilog=_example("countersign show crm-1.4.0-1.noarch.rpm --script sql/0042_orders.sql")
+    "show", epilog=example("countersign show crm-1.4.0-1.noarch.rpm --script sql/0042_orders.sql")
 )
 @PACKAGE
 @JSON
@@ -215,13 +194,13 @@ def show_command(package: Path, script: str | None, patch: str | None, *, as_jso
             raise click.UsageError(f"{signed.title} has no {kind.__name__.lower()} {name!r}")
         click.echo(bundle.open_content(signed).read(blob), nl=False)
     elif as_json:
-        _document(show.package_document(info, bundle, signed))
+        print_document(show.package_document(info, bundle, signed))
     else:
-        _sections(show.show_package(info, bundle, signed))
+        print_sections(show.show_package(info, bundle, signed))
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "countersign verify crm-1.4.0-1.noarch.rpm --environment QAT \\",
         "--policy policy.toml --keyring keyring.pgp",
     )
@@ -237,8 +216,8 @@ def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_j
     What an environment requires besides the package's own signatures is told, not looked for.
     """
     _, bundle = read_package(package)
-    rules = parse_policy(_read(policy))
-    require_binary_keyring(_read(keyring), keyring)
+    rules = parse_policy(read_file(policy))
+    require_binary_keyring(read_file(keyring), keyring)
     verified = verify_release(bundle.head, rules, environment, keyring, int(time.time()))
     content = bundle.open_content(verified.manifest)
     for blob in verified.manifest.blobs:
@@ -246,7 +225,7 @@ def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_j
     signers = [asdict(signer) for signer in verified.signers]
     if as_json:
         digest = verified.manifest.digest
-        _document(
+        print_document(
             {"verified": True, "environment": environment, "digest": digest, "signers": signers}
         )
         return
@@ -259,7 +238,7 @@ def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_j
 
 
 @commands.command(
-    epilog=_example(
+    epilog=example(
         "countersign repo dist/crm-1.4.0-1.noarch.rpm --output /srv/qat --environment QAT",
         "countersign repo /srv/qat/rpm/crm-1.4.0-1.noarch.rpm --output /srv/prd --environment PRD",
     )
@@ -293,11 +272,11 @@ def repo(
         sources = [str(source) for source in published.sources]
         placed = [asdict(package) | {"path": str(package.path)} for package in published.packages]
         signer = asdict(published.signer)
-        _document({"packages": placed, "signer": signer, "sources": sources})
+        print_document({"packages": placed, "signer": signer, "sources": sources})
         return
     for package in published.packages:
         if not package.accepted:
-            _warn(f"{package.path.name} is not signed by this key: dnf wants its signer's too")
+            warn(f"{package.path.name} is not signed by this key: dnf wants its signer's too")
         click.echo(f"{package.digest}  {package.path}")
     click.echo(f"signed as {published.signer.title}")
     for source in published.sources:
@@ -331,38 +310,14 @@ def _tell(error: PackagerError | InstallerError) -> None:
             click.echo(show.printable(text), err=True)
 
 
-def _warn(text: str) -> None:
-    click.echo(click.style("warning:", fg="yellow"), err=True, nl=False)
-    click.echo(f" {text}", err=True)
-
-
 def _assemble(file: Path) -> Release:
     release = assemble(load_project(file))
     if release.changes:
-        _warn(f"{release.manifest.source.tag} is released without these changes:")
+        warn(f"{release.manifest.source.tag} is released without these changes:")
         for line in show.shortened(release.changes):
             click.echo(f"  {line}", err=True)
     return release
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}") from None
-
-
 def _good(line: str) -> None:
     click.echo(click.style("ok", fg="green") + f" {line}")
-
-
-def _sections(sections: Iterable[show.Section]) -> None:
-    for section in sections:
-        click.echo(click.style(section.title, bold=True))
-        for line in section.lines:
-            click.echo(f"  {line}")
-
-
-def _document(document: dict[str, Any]) -> None:
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
-    click.echo()

@@ -14,59 +14,41 @@ from typing import Any
 
 import click
 
-from installer.errors import ConfigurationError
 from installer.policy import APPROVAL_DAYS, parse_policy
 from installer.signatures import require_binary_keyring
 from installer.strict_json import MOMENT
 from packager import approval
 from packager.approval import Case, Done, Target, Trust, Wish
+from packager.briefing import briefing, doubts
+from packager.cli_options import (
+    JSON,
+    KEY,
+    example,
+    format_option,
+    kinds_of,
+    output_option,
+    print_document,
+    print_sections,
+    read_file,
+    warn,
+)
 from packager.companion import APPROVALS
-from packager.formats import FORMATS
-from packager.show import Section, printable
+from packager.show import Section
 from packager.signing import Signer, choose_key
 
-ALL = "all"
-"""What `--format` takes for a package of every kind."""
-
 FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-OUTPUT = click.option(
-    "--output",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("dist"),
-    show_default=True,
-    help="The folder for what is signed, and for packages.",
-)
-KEY = click.option(
-    "--key",
-    envvar="COUNTERSIGN_KEY",
-    show_envvar=True,
-    help="A fingerprint, or part of a user id.  [default: the only secret key that can sign]",
-)
+OUTPUT = output_option("what is signed, and for packages")
 UNSIGNED = click.option(
     "--unsigned", is_flag=True, help="Write what is to be signed; gpg itself signs it."
 )
-FORMAT = click.option(
-    "--format",
-    "kind",
-    type=click.Choice([*FORMATS, ALL]),
-    default="rpm",
-    show_default=True,
-    help="What kind of companion package.",
-)
+FORMAT = format_option("What kind of companion package.")
 PACKAGE_KEY = click.option(
     "--package-key", metavar="FINGERPRINT", help="Sign the companion package as a file, too."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-
-def _example(*lines: str) -> str:
-    r"""The end of a command's help. Click leaves a paragraph that begins with \b as it is."""
-    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
 
 
 @click.command(
-    epilog=_example(
+    epilog=example(
         "countersign approve crm-1.4.0-1.noarch.rpm --receipt QAT.json --environment PRD"
     )
 )
@@ -145,7 +127,7 @@ def approve(
     _report(done, as_json=as_json, wanting=wanting)
 
 
-@click.command(epilog=_example("countersign companion dist/crm-1.4.0-PRD --format all"))
+@click.command(epilog=example("countersign companion dist/crm-1.4.0-PRD --format all"))
 @FOLDER
 @FORMAT
 @OUTPUT
@@ -160,7 +142,7 @@ def companion(
 
 
 @click.command(
-    epilog=_example('countersign withdraw dist/crm-1.4.0-PRD --reason "orders lose their history"')
+    epilog=example('countersign withdraw dist/crm-1.4.0-PRD --reason "orders lose their history"')
 )
 @FOLDER
 @click.option("--reason", required=True, help="Why, in one line; hosts show it.")
@@ -192,7 +174,7 @@ COMMANDS = (approve, companion, withdraw)
 
 
 def _target(output: Path, kind: str, package_key: str | None) -> Target:
-    return Target(output, tuple(FORMATS) if kind == ALL else (kind,), package_key)
+    return Target(output, kinds_of(kind), package_key)
 
 
 def _trust(keyring: Path | None, policy: Path | None) -> Trust | None:
@@ -200,16 +182,16 @@ def _trust(keyring: Path | None, policy: Path | None) -> Trust | None:
         if policy is not None:
             raise click.UsageError("--policy needs --keyring, which has the keys that it names")
         return None
-    require_binary_keyring(_read(keyring), keyring)
-    return Trust(keyring, parse_policy(_read(policy)) if policy else None)
+    require_binary_keyring(read_file(keyring), keyring)
+    return Trust(keyring, parse_policy(read_file(policy)) if policy else None)
 
 
 def _brief(case: Case, signer: Signer | None, *, to_stderr: bool) -> None:
-    _sections(approval.briefing(case), to_stderr=to_stderr)
+    print_sections(briefing(case), to_stderr=to_stderr)
     if signer:
-        _sections([Section("You sign as", (signer.title,))], to_stderr=to_stderr)
-    for doubt in approval.doubts(case):
-        _warn(doubt)
+        print_sections([Section("You sign as", (signer.title,))], to_stderr=to_stderr)
+    for doubt in doubts(case):
+        warn(doubt)
 
 
 def _report(
@@ -217,19 +199,18 @@ def _report(
 ) -> None:
     papers = done.papers
     if as_json:
-        json.dump(_document(done, wanting), sys.stdout, indent=2, ensure_ascii=False)
-        click.echo()
+        print_document(_document(done, wanting))
         return
     for signer in papers.signers:
         click.echo(f"signed by {signer.title}")
     for fingerprint in papers.unknown:
-        _warn(f"{papers.document} is also signed with {fingerprint}, which is not known here")
+        warn(f"{papers.document} is also signed with {fingerprint}, which is not known here")
     for path in (done.folder, *done.packages) if written is None else written:
         click.echo(f"wrote {path}")
     if wanting:
-        _warn(f"not enough yet: {wanting}")
+        warn(f"not enough yet: {wanting}")
     if not papers.signers:
-        _sections(_by_hand(done))
+        print_sections(_by_hand(done))
 
 
 def _by_hand(done: Done) -> Iterable[Section]:
@@ -263,25 +244,6 @@ def _document(done: Done, wanting: str) -> dict[str, Any]:
         "packages": [str(package) for package in done.packages],
         "wanting": wanting or None,
     }
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}") from None
-
-
-def _sections(sections: Iterable[Section], *, to_stderr: bool = False) -> None:
-    for section in sections:
-        click.echo(click.style(section.title, bold=True), err=to_stderr)
-        for line in section.lines:
-            click.echo(f"  {line}", err=to_stderr)
-
-
-def _warn(text: str) -> None:
-    click.echo(click.style("warning:", fg="yellow"), err=True, nl=False)
-    click.echo(f" {printable(text)}", err=True)
 
 
 def _now() -> int:

@@ -3,7 +3,6 @@
 They change the file that hosts get as /etc/countersign/policy.toml, and say what it means in words.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from installer.policy import (
 )
 from installer.rotation import judge, read_candidate
 from installer.signatures import require_binary_keyring
+from packager.cli_options import JSON, KEY, example, print_document, print_sections
 from packager.policy_writer import (
     DEVELOPER,
     Change,
@@ -42,7 +42,7 @@ from packager.policy_writer import (
     revoking,
     signatures_beside,
 )
-from packager.show import printable
+from packager.show import Section, printable
 from packager.signing import choose_key, sign, signature_file
 
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
@@ -50,8 +50,7 @@ NAME = click.argument("name")
 
 
 def _example(*lines: str) -> str:
-    r"""The end of a command's help. Click leaves a paragraph that begins with \b as it is."""
-    return "\n".join(("\b", "Example:", *(f"  countersign policy {line}" for line in lines)))
+    return example(*(f"countersign policy {line}" for line in lines))
 
 
 @click.group(
@@ -111,7 +110,7 @@ def init(
     people = [parse_person(text, role) for texts, role in given for text in texts]
     create(file, first_policy(people))
     click.echo(f"wrote {file}, serial 1")
-    _sections(_explained(parse(read_file(file), file)))
+    print_sections(_explained(parse(read_file(file), file)))
     click.echo("Hosts take their first policy as it is; put it on each as its administrator.")
 
 
@@ -158,25 +157,20 @@ def revoke(file: Path, name: str) -> None:
 
 @policy.command(epilog=_example("show policy.toml"))
 @FILE
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 def show(file: Path, *, as_json: bool) -> None:
     """Say who signs, what each environment requires, and who can change FILE."""
     found = parse(read_file(file), file)
     if as_json:
-        click.echo(json.dumps(_document(found), indent=2, ensure_ascii=False))
+        print_document(_document(found))
         return
     click.echo(f"{file}: serial {found.serial}")
-    _sections(_explained(found))
+    print_sections(_explained(found))
 
 
 @policy.command("sign", epilog=_example("sign policy.toml --key ann@example.org"))
 @FILE
-@click.option(
-    "--key",
-    envvar="COUNTERSIGN_KEY",
-    show_envvar=True,
-    help="A fingerprint, or part of a user id.  [default: the only secret key that can sign]",
-)
+@KEY
 def sign_command(file: Path, key: str | None) -> None:
     """Sign FILE, and put the signature beside it: FILE.FINGERPRINT.asc.
 
@@ -234,25 +228,14 @@ def _by_hand(file: Path) -> str:
     return f"gpg --armor --detach-sign {shlex.quote(str(file))}"
 
 
-def _sections(sections: Mapping[str, list[str]]) -> None:
-    for title, lines in sections.items():
-        click.echo(click.style(title, bold=True))
-        for line in lines:
-            click.echo(f"  {printable(line)}")
-
-
-def _explained(found: Policy) -> dict[str, list[str]]:
-    """What a policy says, as titles and the lines below each."""
-    environments = {
-        f"{name} requires": list(_requirement(requirement))
-        for name, requirement in found.requirements.items()
-    }
-    people = [line for identity in found.identities for line in _identity(identity)]
-    return {
-        "Who signs": people,
-        **environments,
-        "The next policy requires": [f"the signatures of {_roles(found.rotation)}"],
-    }
+def _explained(found: Policy) -> Iterator[Section]:
+    """What a policy says, for people."""
+    people = (line for identity in found.identities for line in _identity(identity))
+    yield Section("Who signs", tuple(map(printable, people)))
+    for name, requirement in found.requirements.items():
+        yield Section(f"{name} requires", tuple(map(printable, _requirement(requirement))))
+    signatures = printable(f"the signatures of {_roles(found.rotation)}")
+    yield Section("The next policy requires", (signatures,))
 
 
 def _identity(identity: Identity) -> Iterator[str]:

@@ -4,7 +4,9 @@ A folder of statements (`installer.approval`) is read as strictly as hosts read 
 no place in it, or a signature that does not fit, is refused, and at least one signature has to be
 by a key that gpg's keyring holds. The package brings the folder to /etc/countersign/approvals and
 does nothing else. It has no scriptlet, and its files are no configuration files: removing the
-package removes the approval. The same folder gives the same package.
+package removes the approval. The same folder gives the same package. Everything in it has the time
+of the newest signature in the folder; its release number is that time and the number of signatures:
+what was signed once more, or anew, is an upgrade.
 """
 
 import os
@@ -19,9 +21,11 @@ from tempfile import TemporaryDirectory
 
 from installer.approval import Approval, Withdrawal, parse_approval, parse_withdrawal
 from installer.errors import MalformedError
+from installer.openpgp import open_envelope
 from installer.receipt import Receipt, parse_receipt
+from installer.signatures import CLOCK_ERROR
 from installer.strict_json import moment
-from installer.tree import digest_of
+from installer.tree import Digest, digest_of
 from packager.errors import SigningError, StatementError
 from packager.formats import deb, rpm
 from packager.signing import Signer, UnknownSignerError, recognise
@@ -39,6 +43,8 @@ WITHDRAWAL = "withdrawal.json"
 FILE = re.compile(r"(approval|receipt|withdrawal)\.json((\.[0-9A-F]{40})?\.asc)?")
 """What a folder of statements may hold; plain gpg writes NAME.json.asc."""
 
+SIGN_AGAIN = "Remove it and sign again, or obtain both files again from whoever signed."
+
 Statement = Approval | Withdrawal
 
 
@@ -46,8 +52,9 @@ Statement = Approval | Withdrawal
 class Papers:
     """A folder of statements: its files by name, what the customer says in it, and who signed that.
 
-    `unknown` are keys that signed too, and that gpg's keyring does not hold; `first_signed` is when
-    the first of the `signers` signed, in seconds since 1970, and None where there are none.
+    `unknown` are keys that signed too, and that gpg's keyring does not hold; `last_signed` is when
+    the newest signature in the folder says that it was made, in seconds since 1970, and 0 where
+    there is none.
     """
 
     files: Mapping[str, bytes]
@@ -55,7 +62,7 @@ class Papers:
     receipt: Receipt | None
     signers: tuple[Signer, ...]
     unknown: tuple[str, ...]
-    first_signed: int | None
+    last_signed: int
 
     @property
     def folder(self) -> str:
@@ -69,9 +76,19 @@ class Papers:
 
 
 def folder_of(statement: Statement) -> str:
-    """The name of the folder that a statement is kept in."""
-    end = "" if isinstance(statement, Approval) else "-withdrawal"
-    return f"{statement.product}-{statement.version}-{statement.environment}{end}"
+    """The name of the folder that a statement is kept in.
+
+    That of a withdrawal names the approval too: there may be several of one release.
+    """
+    folder = f"{statement.product}-{statement.version}-{statement.environment}"
+    if isinstance(statement, Approval):
+        return folder
+    return f"{folder}-withdrawal-{short(statement.approval)}"
+
+
+def short(digest: Digest) -> str:
+    """The beginning of a digest, to tell one approval from another in a name."""
+    return digest[:12]
 
 
 def document_of(statement: Statement) -> str:
@@ -120,8 +137,7 @@ def papers_of(files: Mapping[str, bytes], where: str, now: int) -> Papers:
     signers, unknown = signed_by(files, document_of(statement), where, now)
     if receipt:
         signed_by(files, RECEIPT, where, now)
-    first = min(signers.values(), default=None)
-    return Papers(files, statement, receipt, tuple(sorted(signers)), unknown, first)
+    return Papers(files, statement, receipt, signers, unknown, _last_signed(files, where, now))
 
 
 def require_signed(papers: Papers, where: str) -> None:
@@ -166,27 +182,40 @@ def statement_of(files: Mapping[str, bytes], where: str) -> Statement:
 
 def signed_by(
     files: Mapping[str, bytes], document: str, where: str, now: int
-) -> tuple[dict[Signer, int], tuple[str, ...]]:
-    """Who signed `document`, each with the time; and the keys that did and are not known here.
+) -> tuple[tuple[Signer, ...], tuple[str, ...]]:
+    """Who signed `document`; and the keys that did and are not known here.
 
     Raises:
         StatementError: a signature does not fit.
         ToolError: gpg is missing.
     """
-    signers: dict[Signer, int] = {}
-    unknown = set()
+    signers, unknown = set(), set()
     for name in signatures(files, document):
         what = f"{where}: {name}"
         try:
-            signer, made = recognise(files[name], files[document], now, what, document)
+            signer, _ = recognise(files[name], files[document], now, what, document)
         except UnknownSignerError as error:
             unknown.add(error.fingerprint)
         except SigningError as error:
-            detail = "Remove it and sign again, or obtain both files again from whoever signed."
-            raise StatementError(str(error), detail=detail) from None
+            raise StatementError(str(error), detail=SIGN_AGAIN) from None
         else:
-            signers[signer] = min(made.created, signers.get(signer, made.created))
-    return signers, tuple(sorted(unknown))
+            signers.add(signer)
+    return tuple(sorted(signers)), tuple(sorted(unknown))
+
+
+def _last_signed(files: Mapping[str, bytes], where: str, now: int) -> int:
+    """When the newest signature was made.
+
+    Those by keys that are not known here count as well: who builds the package must not matter.
+    One that claims to be of the future would be the newest for ever, and hosts would refuse it.
+    """
+    times = {n: open_envelope(files[n]).created for n in sorted(files) if n.endswith(".asc")}
+    for name, time in times.items():
+        if time > now + CLOCK_ERROR:
+            raise StatementError(
+                f"{where}: {name} was made in the future, at {moment(time)}", detail=SIGN_AGAIN
+            )
+    return max(times.values(), default=0)
 
 
 def _receipt(files: Mapping[str, bytes], statement: Statement, where: str) -> Receipt | None:
@@ -213,16 +242,35 @@ def _receipt(files: Mapping[str, bytes], statement: Statement, where: str) -> Re
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """A companion package, as its templates say it; `epoch` is the time of everything in it."""
+    """A companion package, as its templates say it.
+
+    `epoch` is the time of everything in it, in seconds since 1970.
+    """
 
     name: str
     version: str
+    environment: str
     summary: str
     description: str
     folder: str
     files: Mapping[str, bytes]
     signers: tuple[Signer, ...]
     epoch: int
+
+    @property
+    def release(self) -> str:
+        """What tells packages of one version apart; the one with more to say is the higher number.
+
+        The time comes first, since a new approval counts for more than many signatures of an old.
+        """
+        signatures = sum(name.endswith(".asc") for name in self.files)
+        return f"{datetime.fromtimestamp(self.epoch, UTC):%Y%m%d%H%M%S}.{signatures}"
+
+    @property
+    def file_names(self) -> Mapping[str, str]:
+        """What its packages are called, by the names that `packager.formats` has."""
+        full = f"{self.version}-{self.release}"
+        return {"rpm": f"{self.name}-{full}.noarch.rpm", "deb": f"{self.name}_{full}_all.deb"}
 
     @property
     def author(self) -> str:
@@ -252,24 +300,29 @@ def build_packages(
 
 
 def companion_of(papers: Papers) -> Companion:
-    """The package of `papers`, which somebody who is known here has signed.
+    """The package of `papers`, which somebody has signed.
 
-    Everything in it has the time at which the approval begins; a withdrawal has no such time, and
-    takes that of its first signature.
+    An approval's takes the place of the one before, a withdrawal's that of no other: its name has
+    the approval that it takes back.
     """
     statement = papers.statement
-    approves = isinstance(statement, Approval)
     environment = statement.environment.lower().replace("_", "-")
+    name = f"{statement.product}-approval-{environment}"
+    what = "Approval"
+    if isinstance(statement, Withdrawal):
+        name = f"{statement.product}-withdrawal-{environment}-{short(statement.approval)}"
+        what = "Withdrawal of the approval"
     title = f"{statement.product} {statement.version} for {statement.environment}"
     return Companion(
-        name=f"{statement.product}-{'approval' if approves else 'withdrawal'}-{environment}",
+        name=name,
         version=statement.version,
-        summary=f"{'Approval' if approves else 'Withdrawal of the approval'} of {title}",
+        environment=statement.environment,
+        summary=f"{what} of {title}",
         description="\n".join(_description(papers)),
         folder=f"{APPROVALS}/{papers.folder}",
         files=papers.files,
         signers=papers.signers,
-        epoch=statement.not_before if isinstance(statement, Approval) else papers.first_signed or 0,
+        epoch=papers.last_signed,
     )
 
 
@@ -322,11 +375,11 @@ def _rpm(companion: Companion, into: Path, package_key: str | None) -> Path:
         package = rpm.rpmbuild(folder, companion.epoch)
         if package_key:
             rpm.sign_package(package, package_key, folder)
-        return Path(shutil.copy(package, into))
+        return Path(shutil.copy(package, into / companion.file_names["rpm"]))
 
 
 def _deb(companion: Companion, into: Path, package_key: str | None) -> Path:
-    version = f"{companion.version}-{deb.REVISION}"
+    version = f"{companion.version}-{companion.release}"
     made = datetime.fromtimestamp(companion.epoch, UTC)
     values = {
         "package": companion,
@@ -356,7 +409,7 @@ def _deb(companion: Companion, into: Path, package_key: str | None) -> Path:
         package = deb.dpkg_deb(root, companion.epoch, "-Znone")
         if package_key:
             deb.sign_package(package, package_key, companion.epoch)
-        return Path(shutil.copy(package, into / f"{companion.name}_{version}_all.deb"))
+        return Path(shutil.copy(package, into / companion.file_names["deb"]))
 
 
 BUILDERS: Mapping[str, Callable[[Companion, Path, str | None], Path]] = {"rpm": _rpm, "deb": _deb}

@@ -44,7 +44,7 @@ def read_deb(deb: BinaryIO) -> tuple[str, Mapping[str, Digest], Bundle]:
         MalformedError: it is damaged, or carries more than a bundle.
     """
     parts = control_parts(deb)
-    fields = _fields(read_part(deb, parts["control"]).decode("utf-8", "replace"))
+    fields = control_fields(read_part(deb, parts["control"]), FIELDS)
     product, version = fields["Package"], fields["Version"]
     name, script = f"{product}_{version}_all", parts["preinst"]
     if script.mode != SCRIPT_MODE or read_part(deb, script) != preinst(name).encode():
@@ -66,14 +66,18 @@ def _copies(head: Head, folder: str) -> dict[str, Digest]:
     return {f"{folder}/{name}": digest_of(data) for name, data in files.items()}
 
 
-def _fields(control: str) -> dict[str, str]:
-    """The control file's fields; of a description only its first line."""
-    lines = control.removesuffix("\n").split("\n")
+def control_fields(raw: bytes, meant: Mapping[str, re.Pattern[str]]) -> dict[str, str]:
+    """The fields of a control file; of a description only its first line.
+
+    Raises:
+        MalformedError: they are not those that are `meant`, in their order.
+    """
+    lines = raw.decode("utf-8", "replace").removesuffix("\n").split("\n")
     lines = [line for line in lines if not line.startswith(" ")]
     fields = dict(line.partition(": ")[::2] for line in lines)
-    if list(fields) != list(FIELDS) or len(lines) != len(FIELDS):
+    if list(fields) != list(meant) or len(lines) != len(meant):
         raise MalformedError(f"its control file has the fields {', '.join(fields)}")
-    for name, pattern in FIELDS.items():
+    for name, pattern in meant.items():
         if not pattern.fullmatch(fields[name]):
             raise MalformedError(f"its control file has {name}: {fields[name]}")
     return fields

@@ -4,7 +4,7 @@ Nothing is installed or unpacked. What is returned is read, not verified: the si
 content are still to be checked by whoever asked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -38,7 +38,13 @@ SCRIPTLETS = frozenset(
         "TRIGGERSCRIPTS",
     }
 )
-"""What a release's RPM has none of. Later versions of rpm know more of these than earlier ones."""
+"""What a release's RPM has none of. Later versions of rpm know more of these than earlier ones.
+
+`%post -p PROGRAM` has no body at all, and is known by its program only.
+"""
+
+OWN_SCRIPTLETS = frozenset({"PREIN", "VERIFYSCRIPT"})
+"""What a release's RPM has, and no other package that countersign builds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +86,11 @@ def _read_deb(path: Path, raw: bytes) -> tuple[PackageInfo, Bundle]:
 
 def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
     with TemporaryDirectory(prefix="countersign-rpmdb-") as folder:
-        rpm = _Rpm(path.absolute(), Path(folder))
+        rpm = RpmFile(path.absolute(), Path(folder))
         rpm.require_whole()
-        rpm.require_only_a_bundle()
+        rpm.require_no_scriptlets(SCRIPTLETS)
+        rpm.require_no_precedence()
+        _require_own_scriptlets(rpm)
         body = BytesIO()
         dearmour(BytesIO(rpm.query("%{PREIN}")), body)
         lines = rpm.query("[%{FILENAMES}\t%{FILEDIGESTS}\n]").decode().splitlines()
@@ -99,29 +107,38 @@ def _read_rpm(path: Path) -> tuple[PackageInfo, Bundle]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rpm:
-    """One RPM file, asked by rpm with an empty database: no key and no package of this machine."""
+class RpmFile:
+    """One RPM file, asked by rpm with an empty database: no key and no package of this machine.
+
+    Its methods raise MalformedError where it is not what they ask for, and ToolError where rpm is
+    missing.
+    """
 
     path: Path
     database: Path
 
     def query(self, form: str) -> bytes:
+        """What rpm says of it in this form (rpm(8), --queryformat)."""
         return self._run("rpm", "--query", "--nosignature", "--queryformat", form, "--package")
 
     def require_whole(self) -> None:
         """Refuse a header or payload that rpm's own digests do not fit."""
         self._run("rpmkeys", "--checksig", "--nosignature")
 
-    def require_only_a_bundle(self) -> None:
-        """Refuse scriptlets that are not countersign's own: they would run as root, unsigned."""
-        known = sorted(SCRIPTLETS.intersection(run(["rpm", "--querytags"]).decode().split()))
+    def require_no_scriptlets(self, tags: Collection[str]) -> None:
+        """Refuse these scriptlets: they would run as root, unsigned."""
+        programs = [f"{tag.removesuffix('S')}PROG" for tag in sorted(tags)]
+        there_are = run(["rpm", "--querytags"]).decode().split()
+        known = [tag for tag in (*sorted(tags), *programs) if tag in there_are]
         found = self.query("\n".join(f"%{{{tag}}}" for tag in known)).decode().splitlines()
         if foreign := [t for t, value in zip(known, found, strict=False) if value != "(none)"]:
             raise MalformedError(f"{self.path}: has a scriptlet of its own: {foreign[0]}")
-        for tag in ("PREINPROG", "VERIFYSCRIPTPROG"):
-            program = self.query(f"[%{{{tag}}}\n]").decode().splitlines()
-            if program[:1] != [INSTALLER]:
-                raise MalformedError(f"{self.path}: its {tag} is not {INSTALLER}")
+
+    def require_no_precedence(self) -> None:
+        """Refuse what takes the place of other packages, or outranks all later versions."""
+        for tag in ("OBSOLETENAME", "CONFLICTNAME", "EPOCH"):
+            if found := self.query(f"[%{{{tag}}}\n]").decode().split():
+                raise MalformedError(f"{self.path}: its {tag} is {' '.join(sorted(found))}")
 
     def _run(self, program: str, *arguments: str) -> bytes:
         options = ("--define", f"_dbpath {self.database}")
@@ -131,6 +148,13 @@ class _Rpm:
             if not error.detail:  # rpm itself is missing
                 raise
             raise MalformedError(f"{self.path}: {error.detail}") from None
+
+
+def _require_own_scriptlets(rpm: RpmFile) -> None:
+    for tag in sorted(OWN_SCRIPTLETS):
+        program = rpm.query(f"[%{{{tag}PROG}}\n]").decode().splitlines()
+        if program[:1] != [INSTALLER]:
+            raise MalformedError(f"{rpm.path}: its {tag}PROG is not {INSTALLER}")
 
 
 def _require_own_files(path: Path, payload: Mapping[str, Digest]) -> None:

@@ -73,14 +73,17 @@ def publish(
 
     Raises:
         DigestError: the content of a package is not the one that was signed.
-        MalformedError: a package is damaged, or neither a release nor the installer.
-        OutputError: one is there with other bytes, or has no place, or nothing can be written.
+        MalformedError: a package is damaged, or nothing that countersign builds.
+        OutputError: one is there with other bytes, has no place, or is for another environment;
+            or nothing can be written.
         SigningError: no key is chosen, or gpg made no good signature.
+        StatementError: an approval or a withdrawal is not signed, or the signatures do not fit.
         ToolError: a tool is missing or failed.
     """
     signer = choose_key(key)
     place = _address(url or output.resolve().as_uri(), environment)
-    packages = [examine(file) for file in files]
+    packages = [examine(file, int(time.time())) for file in files]
+    _require_own_environment(packages, environment)
     with _working_in(output) as stage:
         _export_key(signer, stage)
         made = []
@@ -96,6 +99,13 @@ def publish(
         for file in [file for file in stage.iterdir() if file.is_file()]:
             file.replace(output / file.name)
     return Published(signer, tuple(placed), tuple(output / r.source for r in made))
+
+
+def _require_own_environment(packages: Sequence[Package], environment: str) -> None:
+    """Refuse the approval for another environment: the hosts that wait for it look elsewhere."""
+    for package in packages:
+        if package.environment not in {None, environment}:
+            raise OutputError(f"{package.path} is for {package.environment}, not for {environment}")
 
 
 def _address(url: str, environment: str) -> str:

@@ -183,10 +183,12 @@ def make_key(developers: Developers, site: Site) -> str:
 
 
 def receipts(site: Site) -> list[dict[str, Any]]:
-    """All receipts of a host, the oldest first; each is well-formed and signed."""
-    found = sorted(site.host.at(RECEIPTS).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-    assert all(file.with_name(f"{file.name}.asc").exists() for file in found)
-    return [json.loads(file.read_bytes()) for file in found if parse_receipt(file.read_bytes())]
+    """All receipts of a host, the oldest first; each is well-formed and has its signature."""
+    found = sorted(site.host.at(RECEIPTS).glob("*.json"))
+    for file in found:
+        parse_receipt(file.read_bytes())
+        assert file.with_name(f"{file.name}.asc").exists()
+    return [json.loads(file.read_bytes()) for file in found]
 
 
 def manifest_of(package: Path) -> Manifest:

@@ -1,4 +1,6 @@
-"""Which packages a repository takes: releases, read as hosts read them, and the installer's own.
+"""Which packages a repository takes: releases, approvals and withdrawals, and the installer's own.
+
+Releases and statements are read as strictly as hosts read them.
 
 A package lies in a repository under the name that follows from what is in it, not under that of the
 file that was given: a version is there once.
@@ -7,13 +9,14 @@ file that was given: a version is there once.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from installer.deb import MAGIC as DEB_MAGIC
 from installer.errors import MalformedError
 from installer.manifest import parse_manifest
+from packager.companion_reader import brings_statements, read_companion
 from packager.errors import ToolError
 from packager.formats import FORMATS
 from packager.package_reader import RPM_MAGIC, read_package
@@ -27,21 +30,26 @@ TIME_IN_DEB = slice(len(DEB_MAGIC) + 16, len(DEB_MAGIC) + 28)
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that was examined. `kind` is a name in `FORMATS`, `built` seconds since 1970."""
+    """A package that was examined. `kind` is a name in `FORMATS`, `built` seconds since 1970.
+
+    `environment` is the only one that it is for, where there is such a one.
+    """
 
     path: Path
     kind: str
     name: str
     file_name: str
     built: int
+    environment: str | None = None
 
 
-def examine(path: Path) -> Package:
-    """What the package at `path` is, if a repository takes it.
+def examine(path: Path, now: int) -> Package:
+    """What the package at `path` is, if a repository takes it; `now` is in seconds since 1970.
 
     Raises:
         DigestError: its content is not the one that was signed.
-        MalformedError: it is damaged, or neither a release nor the installer.
+        MalformedError: it is damaged, or nothing that countersign builds.
+        StatementError: what it brings is not signed, or the signatures do not fit.
         ToolError: rpm or dpkg-deb is missing.
     """
     with _damage_is_refused(path):
@@ -57,6 +65,10 @@ def examine(path: Path) -> Package:
             raise MalformedError(f"{path}: calls itself {package.file_name!r}")
         if package.name == INSTALLER:
             _require_whole(package)
+        elif brings_statements(path, package.kind):
+            companion = read_companion(path, package.kind, now)
+            _require_name(package, companion.file_names[package.kind], companion.summary)
+            return replace(package, environment=companion.environment)
         else:
             _require_release(package)
     return package
@@ -92,8 +104,12 @@ def _require_release(package: Package) -> None:
     _, bundle = read_package(package.path)
     manifest = parse_manifest(bundle.head.manifest)
     bundle.open_content(manifest)
-    if package.file_name != FORMATS[package.kind].file_name(manifest):
-        what = f"calls itself {package.file_name}, but holds {manifest.title}"
+    _require_name(package, FORMATS[package.kind].file_name(manifest), manifest.title)
+
+
+def _require_name(package: Package, meant: str, content: str) -> None:
+    if package.file_name != meant:
+        what = f"calls itself {package.file_name}, but holds {content}"
         raise MalformedError(f"{package.path}: {what}")
 
 

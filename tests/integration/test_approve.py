@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from installer.dossier import read_dossiers
 from installer.errors import ApprovalError
 from installer.fingerprint import Schema, schema_of
 from installer.manifest import Manifest, parse_manifest
+from installer.openpgp import open_envelope
 from installer.policy import parse_policy
 from installer.receipt import (
     FAILED,
@@ -56,8 +58,8 @@ ADA = "Ada Developer <ada@example.org>"
 CUSTOMER = "The Customer <customer@example.org>"
 OTHER = "Another Customer <other@example.org>"
 FOLDER = "dist/crm-1.1.0-PRD"
-RPM = "dist/crm-approval-prd-1.1.0-1.noarch.rpm"
-DEB = "dist/crm-approval-prd_1.1.0-1_all.deb"
+RPM = "dist/crm-approval-prd-1.1.0-*.noarch.rpm"
+DEB = "dist/crm-approval-prd_1.1.0-*_all.deb"
 PLACE = "/etc/countersign/approvals/crm-1.1.0-PRD"
 DAY = 24 * 60 * 60
 BEGINS = "2026-01-31T08:00:00Z"
@@ -224,6 +226,15 @@ class Desk:
     def at(self, path: str) -> Path:
         return self.folder / path
 
+    def newest(self, pattern: str) -> Path:
+        """The package, or the folder of a withdrawal, whose name is the last of these."""
+        *_, found = sorted(self.folder.glob(pattern))
+        return found
+
+    def signed_at(self, document: str, key: str) -> int:
+        """When a document was signed, in seconds since 1970."""
+        return open_envelope(self.at(f"{document}.{key}.asc").read_bytes()).created
+
     def put_receipt(self, receipt: Receipt) -> None:
         """The receipt and its signature, as they came from the host."""
         raw = write_receipt(receipt)
@@ -309,7 +320,7 @@ def test_the_folder_has_what_a_host_reads_and_nothing_else(desk: Desk) -> None:
     desk.world.keys.gpg("--verify", str(folder / signature), str(folder / "approval.json"))
     assert sorted(file.name for file in desk.at("dist").iterdir()) == [
         "crm-1.1.0-PRD",
-        Path(RPM).name,
+        desk.newest(RPM).name,
     ]
 
 
@@ -323,12 +334,11 @@ def test_the_customer_is_shown_what_happened_in_words(desk: Desk) -> None:
     assert f"qat1 host <root@qat1.example.org> {desk.world.host}" in words
     assert "1 of the release's 2 scripts ran, in 1.234 s" in words
     assert "sql/0002_orders.sql: 1.200 s, 42 rows" in words
-    assert "created table public.orders" in words
+    assert "created table public.orders\n    privileges: reader=r\n" in words
     assert "dropped view public.recent" in words
     assert "changed table public.customers" in words
-    assert "set privileges of table public.orders\n    is now reader=r\n" in words
-    assert "table: 1 changed, 1 created; view: 1 dropped" in words
-    assert "in all: privileges of table: 1 set; " in words
+    counts = "dropped 1 view; changed 1 table; set privileges of 1 table; created 1 table\n"
+    assert f"in all: {counts}" in words
     assert "public.customers: ACCESS EXCLUSIVE: nobody else could read or write it" in words
     assert words.index("ACCESS EXCLUSIVE") < words.index("ACCESS SHARE")
     assert "0.700 s: public.customers was locked by a report" in words
@@ -434,7 +444,7 @@ def test_keys_that_are_not_known_here_are_a_warning(desk: Desk, own_keys: Keyrin
     for what, key in (("package", desk.world.ada), ("receipt", desk.world.host)):
         assert f"warning: the {what} is signed with {key}, which is not known here" in done.stderr
     assert f"not verified: a key that is not known here {desk.world.host}" in done.stdout
-    assert desk.at(RPM).exists()
+    assert desk.newest(RPM).exists()
 
 
 def test_a_keyring_knows_what_gpg_does_not(desk: Desk, own_keys: Keyring) -> None:
@@ -521,8 +531,8 @@ def test_a_customer_signs_with_nothing_but_gpg(desk: Desk, own_keys: Keyring) ->
 
     assert (folder / "approval.json.asc").exists()
     assert f"signed by {CUSTOMER} {desk.world.customer}" in built
-    assert f"{PLACE}/approval.json.asc\n" in said("rpm", "-qpl", desk.at(RPM))
-    assert desk.at(DEB).exists()
+    assert f"{PLACE}/approval.json.asc\n" in said("rpm", "-qpl", desk.newest(RPM))
+    assert desk.newest(DEB).exists()
     assert accepted(desk, folder) == ["The Customer"]
 
 
@@ -534,8 +544,9 @@ def accepted(desk: Desk, *folders: Path, customers: int = 1) -> list[str]:
     for folder in folders:
         shutil.copytree(folder, approvals / folder.name)
     manifest, now = desk.world.manifest, int(time.time())
-    dossiers = read_dossiers(approvals, manifest, desk.at("keyring.pgp"), now, top=desk.folder)
     policy = parse_policy(desk.at("policy.toml").read_bytes())
+    keyring = desk.at("keyring.pgp")
+    dossiers = read_dossiers(approvals, manifest, policy, keyring, now, top=desk.folder)
     found = require_approved(manifest, policy, "PRD", dossiers, now)
     return [signer.name for signer in found.customers]
 
@@ -553,7 +564,7 @@ def test_several_customers_sign_the_same_approval(desk: Desk) -> None:
     for name in (name for name in first if name.startswith(f"{FOLDER}/")):
         assert desk.at(name).read_bytes() == first[name]
     assert desk.at(second).exists()
-    info = said("rpm", "-qpi", desk.at(RPM))
+    info = said("rpm", "-qpi", desk.newest(RPM))
     assert CUSTOMER in info
     assert OTHER in info
     assert accepted(desk, desk.at(FOLDER), customers=2) == ["The Customer", "Another Customer"]
@@ -570,6 +581,36 @@ def test_who_does_not_know_the_other_customer_signs_all_the_same(
         f"approval.json is also signed with {desk.world.other}, which is not known" in done.stderr
     )
     assert accepted(desk, desk.at(FOLDER), customers=2) == ["The Customer", "Another Customer"]
+
+
+def test_who_builds_the_package_does_not_matter(desk: Desk, own_keys: Keyring) -> None:
+    """A signature that nobody here knows makes the same release number as one that is known."""
+    desk.approve()
+    time.sleep(1.1)  # a signature has the time in seconds
+    desk.approve(key="Another Customer")
+    known = desk.newest(RPM).name
+
+    desk.run("companion", FOLDER, "-o", "elsewhere", GNUPGHOME=str(own_keys.home))
+
+    assert desk.newest("elsewhere/*.rpm").name == known
+    made = desk.signed_at(f"{FOLDER}/approval.json", desk.world.other)
+    assert datetime.fromtimestamp(made, UTC).strftime("-%Y%m%d%H%M%S.3.noarch") in known
+
+
+def test_a_signature_of_the_future_is_refused_even_if_nobody_knows_it(
+    desk: Desk, own_keys: Keyring
+) -> None:
+    """Its package would be the newest for ever."""
+    desk.approve()
+    raw = desk.at(f"{FOLDER}/approval.json").read_bytes()
+    signature = desk.world.keys.sign(raw, desk.world.other, created="20990101T000000")
+    desk.at(f"{FOLDER}/approval.json.{desk.world.other}.asc").write_bytes(signature)
+
+    home = str(own_keys.home)
+    refused = desk.run("companion", FOLDER, "-o", "made", code=56, GNUPGHOME=home).stderr
+
+    assert f"{desk.world.other}.asc was made in the future, at 2099-01-01T00:00:00Z" in refused
+    assert not desk.at("made").exists()
 
 
 def test_to_approve_again_changes_nothing(desk: Desk) -> None:
@@ -673,7 +714,7 @@ def signed(desk: Desk) -> Desk:
 
 
 def test_a_companion_rpm_tells_what_is_approved_by_whom_and_until_when(signed: Desk) -> None:
-    package = signed.at(RPM)
+    package = signed.newest(RPM)
     info = said("rpm", "-qpi", package)
 
     assert "Summary     : Approval of crm 1.1.0 for PRD\n" in info
@@ -684,14 +725,19 @@ def test_a_companion_rpm_tells_what_is_approved_by_whom_and_until_when(signed: D
     assert "countersign-installer >= 0.1.0\n" in said("rpm", "-qpR", package)
     assert said("rpm", "-qp", "--scripts", "--triggers", "--filetriggers", package) == ""
     times = said("rpm", "-qp", "--qf", "%{BUILDTIME}\n[%{FILEMTIMES}\n]", package).split()
-    assert {moment(int(found)) for found in times} == {BEGINS}
+    made = signed.signed_at(f"{FOLDER}/approval.json", signed.world.customer)
+    assert {int(found) for found in times} == {made}
+    number = datetime.fromtimestamp(made, UTC).strftime("%Y%m%d%H%M%S.2")
+    assert package.name == f"crm-approval-prd-1.1.0-{number}.noarch.rpm"
+    assert signed.newest(DEB).name == f"crm-approval-prd_1.1.0-{number}_all.deb"
 
 
 def test_a_companion_deb_tells_the_same(signed: Desk, tmp_path: Path) -> None:
-    package = signed.at(DEB)
+    package = signed.newest(DEB)
     info = said("dpkg-deb", "--info", package)
 
-    assert " Package: crm-approval-prd\n Version: 1.1.0-1\n Architecture: all\n" in info
+    version = package.name.split("_")[1]
+    assert f" Package: crm-approval-prd\n Version: {version}\n Architecture: all\n" in info
     assert f" Maintainer: {CUSTOMER}\n" in info
     assert " Depends: countersign-installer (>= 0.1.0)\n" in info
     assert " Description: Approval of crm 1.1.0 for PRD\n" in info
@@ -705,7 +751,7 @@ def test_both_bring_the_folder_owned_by_root_and_not_writable_by_others(
     signed: Desk, tmp_path: Path
 ) -> None:
     folder = signed.at(FOLDER)
-    listing = said("rpm", "-qplv", signed.at(RPM)).splitlines()
+    listing = said("rpm", "-qplv", signed.newest(RPM)).splitlines()
     files = {line.split()[-1]: line.split()[0] for line in listing}
     assert files == {
         "/etc/countersign": "drwxr-xr-x",
@@ -714,16 +760,16 @@ def test_both_bring_the_folder_owned_by_root_and_not_writable_by_others(
         **{f"{PLACE}/{file.name}": "-rw-r--r--" for file in folder.iterdir()},
     }
     assert all(line.split()[2:4] == ["root", "root"] for line in listing)
-    listing = said("dpkg-deb", "--contents", signed.at(DEB)).splitlines()
+    listing = said("dpkg-deb", "--contents", signed.newest(DEB)).splitlines()
     assert {line.split()[0] for line in listing} == {"drwxr-xr-x", "-rw-r--r--"}
     assert {line.split()[1] for line in listing} == {"root/root"}
-    said("dpkg-deb", "--extract", signed.at(DEB), tmp_path / "root")
+    said("dpkg-deb", "--extract", signed.newest(DEB), tmp_path / "root")
     for file in folder.iterdir():
         assert (tmp_path / f"root{PLACE}/{file.name}").read_bytes() == file.read_bytes()
 
 
 def test_no_file_is_one_that_a_package_manager_keeps(signed: Desk) -> None:
-    flags = said("rpm", "-qp", "--qf", "[%{FILEFLAGS}\n]", signed.at(RPM))
+    flags = said("rpm", "-qp", "--qf", "[%{FILEFLAGS}\n]", signed.newest(RPM))
 
     assert set(flags.split()) == {"0"}
 
@@ -731,7 +777,7 @@ def test_no_file_is_one_that_a_package_manager_keeps(signed: Desk) -> None:
 def test_the_same_folder_gives_the_same_packages(
     signed: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packages = [signed.at(RPM), signed.at(DEB)]
+    packages = [signed.newest(RPM), signed.newest(DEB)]
     first = [package.read_bytes() for package in packages]
     for package in packages:
         package.unlink()
@@ -750,7 +796,7 @@ def test_the_same_folder_gives_the_same_packages(
 def test_a_package_of_an_approval_that_has_not_begun_is_the_same_every_time(desk: Desk) -> None:
     begins = moment(int(time.time()) + 5 * DAY)
     desk.approve("--not-before", begins, "--format", "all")
-    packages = [desk.at(RPM), desk.at(DEB)]
+    packages = [desk.newest(RPM), desk.newest(DEB)]
     first = [package.read_bytes() for package in packages]
     time.sleep(1.1)
     desk.run("companion", FOLDER, "--format", "all")
@@ -778,8 +824,8 @@ def test_a_package_key_signs_the_packages_as_files(signed: Desk, tmp_path: Path)
     (tmp_path / "key.asc").write_bytes(signed.world.keys.export([key], armour=True))
     said("rpmkeys", *database, "--import", tmp_path / "key.asc")
 
-    checked = said("rpmkeys", *database, "--checksig", signed.at(f"signed/{Path(RPM).name}"))
-    members = said("ar", "t", signed.at(f"signed/{Path(DEB).name}")).split()
+    checked = said("rpmkeys", *database, "--checksig", signed.newest("signed/*.rpm"))
+    members = said("ar", "t", signed.newest("signed/*.deb")).split()
 
     assert "signatures OK" in checked
     assert members[-1] == "_gpgorigin"
@@ -792,7 +838,7 @@ def test_removing_the_package_removes_the_approval(
 ) -> None:
     """A file that stayed in the folder would go on approving."""
     with Host.start("prd") as host:
-        for package in (front.pick(installers), front.pick(signed.at(RPM))):
+        for package in (front.pick(installers), front.pick(signed.newest(RPM))):
             host.copy_in(package, f"/srv/{package.name}")
             done = host.run([*front.install, f"/srv/{package.name}"])
             assert done.returncode == 0, done.stdout + done.stderr
@@ -826,7 +872,7 @@ def countersigned(desk: Desk, version: str) -> Path:
     (folder / "approval.json").write_bytes(raw)
     (folder / "approval.json.asc").write_bytes(w.keys.sign(raw, w.customer))
     desk.run("companion", folder.name, "--format", "all", "--output", version)
-    return desk.at(f"{version}/crm-approval-prd-{version}-1.noarch.rpm")
+    return desk.newest(f"{version}/crm-approval-prd-{version}-*.noarch.rpm")
 
 
 @pytest.mark.acceptance
@@ -836,7 +882,7 @@ def test_the_next_releases_approval_takes_the_place_of_the_last(
 ) -> None:
     newer = countersigned(signed, "1.2.0")
     with Host.start("prd") as host:
-        for package in (installers, signed.at(RPM), newer):
+        for package in (installers, signed.newest(RPM), newer):
             file = front.pick(package)
             host.copy_in(file, f"/srv/{file.name}")
             command = front.upgrade if package == newer else front.install
@@ -845,7 +891,52 @@ def test_the_next_releases_approval_takes_the_place_of_the_last(
         approvals = [folder.name for folder in host.at(PLACE).parent.iterdir()]
 
         assert approvals == ["crm-1.2.0-PRD"]
-        assert front.installed(host, "crm-approval-prd") == "1.2.0-1"
+        assert front.installed(host, "crm-approval-prd") == version_of(newer)
+
+
+def cleared(desk: Desk) -> Desk:
+    """The desk without the packages that it has."""
+    for package in (*desk.folder.glob(RPM), *desk.folder.glob(DEB)):
+        package.unlink()
+    return desk
+
+
+def version_of(package: Path) -> str:
+    """Version and release of a companion's RPM, out of its name."""
+    return package.name.removesuffix(".noarch.rpm").removeprefix("crm-approval-prd-")
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("front", FRONT_ENDS, ids=lambda front: front.name)
+def test_what_is_signed_once_more_or_anew_is_an_ordinary_upgrade(
+    signed: Desk, installers: Path, front: FrontEnd
+) -> None:
+    place = f"{PLACE}/approval.json"
+    with Host.start("prd") as host:
+
+        def bring(package: Path, command: Sequence[str]) -> None:
+            file = front.pick(package)
+            host.copy_in(file, f"/srv/{file.name}")
+            done = host.run([*command, f"/srv/{file.name}"])
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        bring(installers, front.install)
+        bring(signed.newest(RPM), front.install)
+        time.sleep(1.1)  # a signature has the time in seconds
+        cleared(signed).approve("--format", "all", key="Another Customer")
+        second = signed.newest(RPM)
+        bring(second, front.upgrade)
+        assert host.at(f"{place}.{signed.world.other}.asc").exists()
+        assert front.installed(host, "crm-approval-prd") == version_of(second)
+
+        signed.at(FOLDER).rename(signed.at("expired"))
+        time.sleep(1.1)
+        cleared(signed).approve("--format", "all")
+        anew = signed.newest(RPM)
+        bring(anew, front.upgrade)
+        assert host.at(place).read_bytes() == signed.at(f"{FOLDER}/approval.json").read_bytes()
+        assert not host.at(f"{place}.{signed.world.other}.asc").exists()
+        assert front.installed(host, "crm-approval-prd") == version_of(anew)
 
 
 def without_signature(_: Desk, folder: Path) -> str:
@@ -948,17 +1039,22 @@ def test_a_folder_that_only_a_stranger_signed_gets_no_package(signed: Desk) -> N
 def test_what_fails_leaves_nothing_behind(desk: Desk) -> None:
     desk.refused("--package-key", "0" * 40, code=54)
     desk.refused("--package-key", "0" * 40, "--format", "deb", code=53)
-    (desk.at(RPM) / "in the way").mkdir(parents=True)
-    assert f"{RPM} cannot be written: Is a directory" in desk.refused(code=55)
+    desk.approve()
+    package = desk.newest(RPM)  # signed already, it keeps its name
+    package.unlink()
+    (package / "in the way").mkdir(parents=True)
+    assert f"{package.name} cannot be written: Is a directory" in desk.refused(code=55)
 
 
-WITHDRAWN = "dist/crm-1.1.0-PRD-withdrawal"
+WITHDRAWN = "dist/crm-1.1.0-PRD-withdrawal-????????????"
+WITHDRAWAL_RPM = "dist/crm-withdrawal-prd-????????????-1.1.0-*.noarch.rpm"
+WITHDRAWAL_DEB = "dist/crm-withdrawal-prd-????????????_1.1.0-*_all.deb"
 WHY = ("--reason", "totals are wrong")
 
 
 def test_a_withdrawal_takes_an_approval_back(signed: Desk) -> None:
     done = signed.run("withdraw", FOLDER, *WHY, "--key", "Another Customer", "--format", "all")
-    raw = signed.at(f"{WITHDRAWN}/withdrawal.json").read_bytes()
+    raw = signed.newest(f"{WITHDRAWN}/withdrawal.json").read_bytes()
     withdrawal = parse_withdrawal(raw)
 
     assert f"signed by {OTHER} {signed.world.other}" in done.stdout
@@ -966,36 +1062,66 @@ def test_a_withdrawal_takes_an_approval_back(signed: Desk) -> None:
     assert (withdrawal.product, withdrawal.version) == ("crm", "1.1.0")
     assert (withdrawal.environment, withdrawal.reason) == ("PRD", "totals are wrong")
     with pytest.raises(ApprovalError) as refused:
-        accepted(signed, signed.at(FOLDER), signed.at(WITHDRAWN))
+        accepted(signed, signed.at(FOLDER), signed.newest(WITHDRAWN))
     assert "the approval was withdrawn" in refused.value.detail
 
 
 def test_a_withdrawal_has_a_package_of_its_own(signed: Desk) -> None:
     signed.run("withdraw", FOLDER, *WHY, "--key", "The Customer", "--format", "all")
-    package = signed.at("dist/crm-withdrawal-prd-1.1.0-1.noarch.rpm")
+    package = signed.newest(WITHDRAWAL_RPM)
     info = said("rpm", "-qpi", package)
+    approval = digest_of(signed.at(f"{FOLDER}/approval.json").read_bytes())[:12]
 
+    assert f"Name        : crm-withdrawal-prd-{approval}\n" in info
     assert "Summary     : Withdrawal of the approval of crm 1.1.0 for PRD\n" in info
     assert "  totals are wrong\n" in info
-    assert f"{PLACE}-withdrawal/withdrawal.json\n" in said("rpm", "-qpl", package)
+    files = said("rpm", "-qpl", package)
+    assert f"{PLACE}-withdrawal-{approval}/withdrawal.json\n" in files
     first = package.read_bytes()
     time.sleep(1.1)
-    signed.run("companion", WITHDRAWN)
+    signed.run("companion", signed.newest(WITHDRAWN))
     assert package.read_bytes() == first
-    deb = signed.at("dist/crm-withdrawal-prd_1.1.0-1_all.deb")
-    assert "Withdrawal of the approval of crm" in said("dpkg-deb", "--info", deb)
+    info = said("dpkg-deb", "--info", signed.newest(WITHDRAWAL_DEB))
+    assert f" Package: crm-withdrawal-prd-{approval}\n" in info
+    assert "Withdrawal of the approval of crm" in info
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("front", FRONT_ENDS, ids=lambda front: front.name)
+def test_a_later_withdrawal_leaves_an_earlier_one_on_the_host(
+    signed: Desk, installers: Path, front: FrontEnd
+) -> None:
+    """An old approval that is brought back must find its withdrawal there."""
+    withdraw = ("withdraw", FOLDER, *WHY, "--key", "The Customer", "--format", "all")
+    signed.run(*withdraw, "-o", "first")
+    signed.at(FOLDER).rename(signed.at("old"))
+    signed.approve()
+    signed.run(*withdraw, "-o", "second")
+    packages = [signed.newest(f"{folder}/*.rpm") for folder in ("first", "second")]
+    with Host.start("prd") as host:
+        for package in (installers, *packages):
+            file = front.pick(package)
+            host.copy_in(file, f"/srv/{file.name}")
+            done = host.run([*front.install, f"/srv/{file.name}"])
+            assert done.returncode == 0, done.stdout + done.stderr
+        brought = [file.read_bytes() for file in host.at(PLACE).parent.glob("*/withdrawal.json")]
+
+        assert {parse_withdrawal(raw).approval for raw in brought} == {
+            digest_of(signed.at(f"{folder}/approval.json").read_bytes())
+            for folder in ("old", FOLDER)
+        }
 
 
 def test_a_withdrawal_is_signed_with_nothing_but_gpg(signed: Desk, own_keys: Keyring) -> None:
     done = signed.run("withdraw", FOLDER, *WHY, "--unsigned")
     assert "gpg --armor --detach-sign withdrawal.json" in done.stdout
-    document = signed.at(f"{WITHDRAWN}/withdrawal.json")
+    document = signed.newest(f"{WITHDRAWN}/withdrawal.json")
     gpg = ("gpg", "--batch", "--armor", "--detach-sign", document)
     said(*gpg, GNUPGHOME=str(own_keys.home))
 
-    signed.run("companion", WITHDRAWN)
+    signed.run("companion", signed.newest(WITHDRAWN))
 
-    assert signed.at("dist/crm-withdrawal-prd-1.1.0-1.noarch.rpm").exists()
+    assert signed.newest(WITHDRAWAL_RPM).exists()
 
 
 def test_a_withdrawal_is_signed_by_one_more_customer(signed: Desk) -> None:
@@ -1003,11 +1129,12 @@ def test_a_withdrawal_is_signed_by_one_more_customer(signed: Desk) -> None:
     signed.run("withdraw", FOLDER, *WHY, "--key", "The Customer")
     signed.run("withdraw", FOLDER, *WHY, "--key", "Another Customer")
 
-    assert len(list(signed.at(WITHDRAWN).glob("*.asc"))) == 2
+    assert len(list(signed.newest(WITHDRAWN).glob("*.asc"))) == 2
     before = signed.everything()
     other = ("--reason", "something else", "--key", "The Customer")
     refused = signed.run("withdraw", FOLDER, *other, code=56).stderr
-    assert f"{WITHDRAWN} has another withdrawal" in refused
+    there = signed.newest(WITHDRAWN).relative_to(signed.folder)
+    assert f"{there} has another withdrawal" in refused
     assert signed.everything() == before
 
 
@@ -1039,8 +1166,9 @@ def test_programs_get_json(desk: Desk) -> None:
 
     assert "You approve crm 1.1.0 for PRD" in done.stderr
     assert approved["folder"] == built["folder"] == FOLDER
-    assert approved["packages"] == [RPM, DEB]
-    assert built["packages"] == [RPM]
+    packages = [str(desk.newest(each).relative_to(desk.folder)) for each in (RPM, DEB)]
+    assert approved["packages"] == packages
+    assert built["packages"] == packages[:1]
     assert approved["signers"] == [{"fingerprint": desk.world.customer, "user_id": CUSTOMER}]
     assert approved["statement"]["environment"] == "PRD"
     assert approved["digest"] == digest_of(desk.at(f"{FOLDER}/approval.json").read_bytes())
@@ -1057,4 +1185,9 @@ def test_what_was_withdrawn_is_not_approved_again_but_anew(signed: Desk) -> None
     assert "with other times it is another one" in refused
     signed.approve()
 
-    assert accepted(signed, signed.at(FOLDER), signed.at(WITHDRAWN)) == ["The Customer"]
+    assert accepted(signed, signed.at(FOLDER), signed.newest(WITHDRAWN)) == ["The Customer"]
+    signed.run("withdraw", FOLDER, *WHY, "--key", "The Customer")
+    withdrawn = list(signed.folder.glob(WITHDRAWN))
+    assert len(withdrawn) == 2
+    with pytest.raises(ApprovalError):
+        accepted(signed, signed.at(FOLDER), *withdrawn)

@@ -4,7 +4,8 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,16 @@ import pytest
 
 from installer import host_file
 from installer.errors import InstallerError, MalformedError
-from packager import repository
+from packager import companion as companions
+from packager import repository, templates
+from packager.companion import BUILDERS, Companion, companion_of, read_papers
 from packager.errors import PackagerError
+from packager.formats import deb as debs
 from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from packager.repositories.packages import _require_release, examine
 from packager.repository import Published
+from tests.companions import approval_folder, companion
 from tests.developers import Developers, Draft
 from tests.keys import Keyring
 
@@ -241,6 +246,184 @@ def test_the_installers_own_packages_are_taken(
     assert in_apt(tmp_path) == {installers[1].name: digest(installers[1])}
 
 
+@pytest.fixture(scope="module")
+def folder(developers: Developers, first: tuple[Path, Path]) -> Path:
+    """The folder with Mallory's approval of release 1.0 for PRD."""
+    return approval_folder(developers, first[0], developers.mallory)
+
+
+@pytest.fixture(scope="module")
+def approval(developers: Developers, folder: Path) -> tuple[Path, Path]:
+    """The RPM and the DEB of the approval."""
+    rpm = companion(developers, folder, "--package-key", developers.grace)
+    (deb,) = rpm.parent.glob("*.deb")
+    return rpm, deb
+
+
+def test_an_approval_lies_beside_its_release(
+    developers: Developers, first: tuple[Path, Path], approval: tuple[Path, Path], tmp_path: Path
+) -> None:
+    published = publish(developers, tmp_path, *first, *approval, environment="PRD")
+
+    assert digest(tmp_path / "rpm" / approval[0].name) == digest(approval[0])
+    packages = (tmp_path / "deb/dists/PRD/main/binary-all/Packages").read_text()
+    assert f"Filename: pool/{approval[1].name}\n" in packages
+    accepted = {package.path.name: package.accepted for package in published.packages}
+    assert accepted[approval[0].name]
+    before = unsigned(tmp_path)
+    publish(developers, tmp_path, *first, environment="PRD")
+    assert unsigned(tmp_path) == before
+
+
+def test_a_withdrawal_is_taken_too(
+    developers: Developers, folder: Path, tmp_path: Path, approval: tuple[Path, Path]
+) -> None:
+    reason = ("--reason", "totals are wrong", "--key", developers.mallory)
+    developers.countersign("withdraw", folder, *reason, "--format", "all", "-o", tmp_path / "dist")
+    packages = [*tmp_path.glob("dist/*.rpm"), *tmp_path.glob("dist/*.deb")]
+
+    publish(developers, tmp_path / "prd", *packages, *approval, environment="PRD")
+
+    names = {file.name for file in (*packages, *approval)}
+    assert len(names) == 4
+    assert names <= {file.name for file in (tmp_path / "prd").rglob("*")}
+
+
+def test_a_publisher_need_not_know_the_customer(
+    approval: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Keyring.create() as nobody:
+        monkeypatch.setenv("GNUPGHOME", str(nobody.home))
+        examined = [examine(file, int(time.time())) for file in approval]
+
+    assert [package.environment for package in examined] == ["PRD", "PRD"]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_an_approval_for_other_hosts_is_refused(
+    developers: Developers, approval: tuple[Path, Path], tmp_path: Path, kind: int
+) -> None:
+    refused = refusal(developers, tmp_path / "qat", approval[kind])
+
+    assert refused.exit_code == 55
+    assert f"{approval[kind]} is for PRD, not for QAT" in str(refused)
+    assert not (tmp_path / "qat").exists()
+
+
+Spoil = Callable[[Companion], Companion]
+
+
+def without(made: Companion, name: str) -> Companion:
+    return replace(made, files={n: raw for n, raw in made.files.items() if n != name})
+
+
+def with_file(made: Companion, name: str, content: bytes) -> Companion:
+    return replace(made, files={**made.files, name: content})
+
+
+SPOILT: list[tuple[Spoil, int, str]] = [
+    (lambda c: with_file(c, "run.sh", b"#!/bin/sh\n"), 21, "run.sh, which has no place"),
+    (lambda c: with_file(c, "sub/approval.json", b"{}"), 21, "approval.json, which has no place"),
+    (lambda c: replace(c, folder="/etc/countersign/approvals/other"), 21, "other instead of"),
+    (lambda c: replace(c, name="crm"), 21, "but holds Approval of crm 1.0 for PRD"),
+    (lambda c: replace(c, version="2.0"), 21, "calls itself"),
+    (lambda c: replace(c, epoch=c.epoch + 1), 21, "calls itself"),
+    (lambda c: without(c, "approval.json.asc"), 56, "approval.json is signed by nobody"),
+    (lambda c: without(c, "approval.json"), 56, "has neither of approval.json and"),
+    (
+        lambda c: with_file(
+            c, "approval.json", c.files["approval.json"].replace(b'"PRD"', b'"DEV"')
+        ),
+        56,
+        "the signature does not match",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", ["rpm", "deb"])
+@pytest.mark.parametrize("spoil, code, words", SPOILT)
+def test_a_companion_that_is_not_what_its_statements_make_it_is_refused(
+    developers: Developers,
+    folder: Path,
+    tmp_path: Path,
+    *,
+    kind: str,
+    spoil: Spoil,
+    code: int,
+    words: str,
+) -> None:
+    spoilt = spoil(companion_of(read_papers(folder, int(time.time()))))
+    package = BUILDERS[kind](spoilt, tmp_path, None)
+
+    refused = refusal(developers, tmp_path / "prd", package, environment="PRD")
+
+    assert (refused.exit_code, words in str(refused)) == (code, True), refused
+    assert not (tmp_path / "prd").exists()
+
+
+FILES_OF_RPM = "%files\n"
+MODES_OF_RPM = "%defattr(0644, root"
+FIRST_OF_CONTROL = "Section: database\n"
+
+
+@pytest.mark.parametrize(
+    "kind, old, new, words",
+    [
+        ("rpm", FILES_OF_RPM, f"%post\nid\n{FILES_OF_RPM}", "scriptlet of its own: POSTIN"),
+        ("rpm", FILES_OF_RPM, f"%post -p /bin/true\n{FILES_OF_RPM}", "its own: POSTINPROG"),
+        ("rpm", FILES_OF_RPM, f"%pre\nid\n{FILES_OF_RPM}", "scriptlet of its own: PREIN"),
+        ("rpm", FILES_OF_RPM, f"{FILES_OF_RPM}%dir /etc/cron.d\n", "installs /etc/cron.d"),
+        ("rpm", MODES_OF_RPM, "%defattr(0666, root", "as -rw-rw-rw- root root 0"),
+        ("rpm", MODES_OF_RPM, "%defattr(0644, crm", "as drwxr-xr-x crm root 0"),
+        ("rpm", "\n/etc/countersign/approvals/", "\n%config /etc/countersign/approvals/", "root 1"),
+        ("rpm", "AutoReqProv: no\n", "AutoReqProv: no\nObsoletes: crm\n", "OBSOLETENAME is crm"),
+        ("rpm", "AutoReqProv: no\n", "AutoReqProv: no\nProvides: crm\n", "its PROVIDENAME is"),
+        ("rpm", "AutoReqProv: no\n", "AutoReqProv: no\nEpoch: 1\n", "its EPOCH is 1"),
+        ("deb", FIRST_OF_CONTROL, f"Replaces: crm\n{FIRST_OF_CONTROL}", "has the fields"),
+        ("deb", "Depends: countersign-installer", "Depends: erp", "has Depends: erp"),
+        ("deb", "Version: 1.0", "Version: 1:1.0", "calls itself 'crm-approval-prd_1:1.0-"),
+    ],
+)
+def test_a_companion_that_does_more_than_bring_statements_is_refused(
+    developers: Developers,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    kind: str,
+    old: str,
+    new: str,
+    words: str,
+) -> None:
+    honest, folders = templates.render, "%install\nmkdir -p %{buildroot}/etc/cron.d\n"
+
+    def render(template: str, **values: object) -> str:
+        return honest(template, **values).replace(old, new).replace("%install\n", folders)
+
+    monkeypatch.setattr(companions, "render", render)
+    made = companion_of(read_papers(folder, int(time.time())))
+    package = BUILDERS[kind](made, tmp_path, None)
+
+    refused = refusal(developers, tmp_path / "prd", package, environment="PRD")
+
+    assert (refused.exit_code, words in str(refused)) == (21, True), refused
+
+
+def test_a_companion_with_a_maintainer_script_is_refused(
+    developers: Developers, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, script = debs.write_control, b"#!/bin/sh\n"
+    monkeypatch.setattr(
+        debs, "write_control", lambda root, files: write(root, {**files, "postinst": script})
+    )
+    made = companion_of(read_papers(folder, int(time.time())))
+    package = BUILDERS["deb"](made, tmp_path, None)
+
+    refused = refusal(developers, tmp_path / "prd", package, environment="PRD")
+
+    assert (refused.exit_code, "control.tar holds" in str(refused)) == (21, True), refused
+
+
 @pytest.mark.parametrize("kind", [0, 1])
 def test_other_bytes_under_the_same_name_are_refused(
     developers: Developers,
@@ -293,7 +476,7 @@ def test_what_is_no_package_is_refused(developers: Developers, tmp_path: Path) -
 
 
 def test_a_package_that_calls_itself_another_release_is_refused(first: tuple[Path, Path]) -> None:
-    package = examine(first[0])
+    package = examine(first[0], int(time.time()))
 
     with pytest.raises(MalformedError, match=r"calls itself erp\.rpm, but holds crm"):
         _require_release(replace(package, file_name="erp.rpm"))

@@ -302,6 +302,9 @@ def test_a_truncated_package_is_refused(product: Product, output: Path, size: in
     "old, new, words",
     [
         ("%files\n", "%post\nrm -rf /\n%files\n", "scriptlet of its own: POSTIN"),
+        ("%files\n", "%post -p /bin/true\n%files\n", "scriptlet of its own: POSTINPROG"),
+        ("AutoReqProv: no\n", "AutoReqProv: no\nEpoch: 1\n", "its EPOCH is 1"),
+        ("AutoReqProv: no\n", "AutoReqProv: no\nObsoletes: bash\n", "its OBSOLETENAME is bash"),
         ("%files\n", "%triggerin -- bash\nrm -rf /\n%files\n", "TRIGGERSCRIPTS"),
         ("%pre -p /usr/bin/countersign-install", "%pre -p /bin/sh", "PREINPROG"),
         ("%dir /usr/share", "/etc/passwd\n%dir /usr/share", "installs /etc/passwd"),

@@ -173,7 +173,7 @@ def approval(world: World, keyring: Path, ada_is: str, when: str, folder: Path) 
     (dossier / "approval.json").write_bytes(APPROVAL)
     (dossier / "approval.json.asc").write_bytes(world.signed(APPROVAL, when))
     manifest, policy = parse_manifest(MANIFEST), world.parsed(ada_is, "customer")
-    dossiers = read_dossiers(dossier.parent, manifest, keyring, NOW, policy=policy, top=folder)
+    dossiers = read_dossiers(dossier.parent, manifest, policy, keyring, NOW, top=folder)
     found = require_approved(manifest, policy, "PRD", dossiers, NOW)
     return [signer.name for signer in found.customers]
 
@@ -255,14 +255,13 @@ def test_a_softly_revoked_key_is_not_forgiven_outside_of_its_owners_time(
     assert KEY_REVOKED in told
 
 
-def test_without_a_policy_no_approval_by_a_revoked_key_is_read(
-    world: World, tmp_path: Path
-) -> None:
+def test_an_approval_by_a_revoked_key_is_read_as_a_problem(world: World, tmp_path: Path) -> None:
+    keyring, policy = world.keyrings["retired"], world.parsed(ACTIVE, "customer")
     with pytest.raises(ApprovalError):
-        approval(world, world.keyrings["retired"], ACTIVE, BEFORE, tmp_path)
+        approval(world, keyring, ACTIVE, BEFORE, tmp_path)
     folder, manifest = tmp_path / "approvals", parse_manifest(MANIFEST)
 
-    (found,) = read_dossiers(folder, manifest, world.keyrings["retired"], NOW, top=tmp_path)
+    (found,) = read_dossiers(folder, manifest, policy, keyring, NOW, top=tmp_path)
 
     assert KEY_REVOKED in found.problem
     assert not found.approvers
