@@ -165,6 +165,12 @@ class Database:
         newest = releases[0] if releases else ()
         return LedgerState(dict(scripts), frozenset(row[2] for row in releases), *newest)
 
+    def newest_release(self) -> Digest | None:
+        """The manifest of the release that was applied last, of whatever product."""
+        with _server_words(DatabaseUnavailableError, "the ledger"):
+            found = _one(self._connection, queries.NEWEST_RELEASE) if self._has_ledger() else None
+        return Digest(str(found)) if found else None
+
     def history(self, product: str | None) -> list[dict[str, object]]:
         """The ledger's rows, oldest first, of one product or of all."""
         with _server_words(DatabaseUnavailableError, "the ledger"):

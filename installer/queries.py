@@ -63,6 +63,9 @@ SELECT version, sequence, manifest FROM countersign.ledger
 WHERE product = %s AND event IN ('release applied', 'release adopted')
 ORDER BY sequence DESC, id DESC
 """
+NEWEST_RELEASE = """
+SELECT manifest FROM countersign.ledger WHERE event = 'release applied' ORDER BY id DESC LIMIT 1
+"""
 HISTORY = """
 SELECT * FROM countersign.ledger WHERE product = %(product)s::text OR %(product)s::text IS NULL
 ORDER BY id

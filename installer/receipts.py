@@ -25,6 +25,7 @@ from installer.receipt import (
     Receipt,
     Retry,
     ScriptReceipt,
+    parse_receipt,
     write_receipt,
 )
 from installer.report import Report
@@ -101,6 +102,22 @@ class Measurement:
             created=self.created,
             retries=self.retries,
         )
+
+
+def newest(folder: Path, manifest: Manifest) -> Receipt | None:
+    """The receipt of the last successful install of `manifest` that is in `receipts` here.
+
+    It is this host's own file: nobody's signature is asked for.
+
+    Raises:
+        MalformedError: a receipt was changed.
+    """
+    names = (folder / FOLDER).glob(f"{manifest.product}-{manifest.version}-*.json")
+    for file in sorted(names, reverse=True):
+        receipt = parse_receipt(file.read_bytes())
+        if receipt.manifest == manifest.digest and receipt.outcome == INSTALLED:
+            return receipt
+    return None
 
 
 def publish(state: ProductState, folder: Path, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Whether ledger, application tree and package database agree about what is installed.
+"""Whether ledger, schema, application tree and package database agree about what is installed.
 
 Reads only. Package managers can be told to skip scriptlets (`rpm --noscripts`, `--justdb`): then
 the package is there and the release is not, and this is where it shows.
@@ -11,12 +11,16 @@ from installer.errors import (
     ApplicationError,
     ConfigurationError,
     InstallerError,
+    MalformedError,
     NotSwitchedError,
     PlanDivergedError,
+    SchemaDiffersError,
 )
+from installer.fingerprint import LAYERS, require_same
 from installer.machine import Machine
 from installer.manifest import Manifest
 from installer.packages import installed_version
+from installer.receipts import newest
 from installer.site import Site, open_site
 from installer.state import ProductState, products
 from installer.tree import differences
@@ -51,6 +55,7 @@ def status(product: str, machine: Machine) -> Status:
             *_interrupted(state),
             *_package_problems(installed, package),
             *_ledger_problems(installed, site),
+            *_schema_problems(installed, site, machine),
             *_tree_problems(installed, site.folder),
         )
         current = site.folder.current_version() if site.folder else None
@@ -101,6 +106,24 @@ def _ledger_problems(installed: Manifest, site: Site) -> list[InstallerError]:
         newest = f"'s newest release is {ledger.version}" if ledger.version else " has no release"
         problems.append(PlanDivergedError(f"the ledger{newest}, this host has {installed.version}"))
     return problems
+
+
+def _schema_problems(installed: Manifest, site: Site, machine: Machine) -> list[InstallerError]:
+    """Whether the schema is still what the release made of it, where it was the last to change it.
+
+    Another product's release may have changed it since, and a host that did not run the scripts
+    itself has not measured it: then there is nothing to compare with.
+    """
+    if site.database is None or site.database.newest_release() != installed.digest:
+        return []
+    try:
+        receipt = newest(machine.state, installed)
+        if receipt and receipt.database:
+            what = f"the schema is not what {installed.title} made of it"
+            require_same(receipt.database.after, site.database.schema(), LAYERS, what)
+    except (MalformedError, SchemaDiffersError) as error:
+        return [error]
+    return []
 
 
 def _tree_problems(installed: Manifest, folder: ApplicationFolder | None) -> list[InstallerError]:

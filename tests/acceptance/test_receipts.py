@@ -156,6 +156,36 @@ def test_the_schema_is_compared_with_a_receipt(qat: Site, first: Path) -> None:
     assert len(json.loads(before.stdout)["differences"]) > 1
 
 
+def test_status_and_rpm_verify_name_what_was_changed_by_hand_in_the_schema(
+    qat: Site, first: Path
+) -> None:
+    qat.install(first)
+    assert qat.installer("status").returncode == 0
+
+    qat.sql("ALTER TABLE orders ADD COLUMN by_hand text")
+    status, verified = qat.installer("status", "crm"), qat.rpm("-V", "crm")
+
+    assert status.returncode == 35
+    assert "the schema is not what crm 1.0 made of it" in status.stdout
+    assert "column public.orders.by_hand" in status.stdout
+    assert verified.returncode != 0
+    assert "public.orders.by_hand" in verified.stdout + verified.stderr
+
+    qat.sql("ALTER TABLE orders DROP COLUMN by_hand")
+    assert qat.installer("status").returncode == 0
+
+
+def test_status_says_when_a_receipt_was_edited(qat: Site, first: Path) -> None:
+    qat.install(first)
+    (file,) = qat.host.at(RECEIPTS).glob("*.json")
+    file.write_bytes(file.read_bytes().replace(b'"public.customer"', b'"public.customers"'))
+
+    status = qat.installer("status")
+
+    assert status.returncode == 21
+    assert "the fingerprint of" in status.stdout
+
+
 def test_a_file_that_is_no_receipt_is_named(qat: Site) -> None:
     qat.host.write("/srv/other.json", "{}")
 
