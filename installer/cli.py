@@ -213,7 +213,10 @@ def recover(session: Session, product: str | None) -> None:
 @click.argument("product", required=False)
 @click.pass_obj
 def status(session: Session, product: str | None) -> None:
-    """Compare ledger, schema, application tree and package database. Exits 0 only where they agree."""
+    """Compare ledger, schema, application tree and package database.
+
+    Exits 0 only where they agree.
+    """
     from installer.status import products_here
     from installer.status import status as status_of
 

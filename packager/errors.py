@@ -42,10 +42,13 @@ class PlanError(PackagerError):
 
 
 class SqlError(PackagerError):
-    """A script is not SQL that PostgreSQL's own parser accepts."""
+    """A script is not SQL that PostgreSQL's own parser accepts, or no release can run it."""
 
     exit_code = 52
-    hint = "Correct the script in the repository and tag the release again."
+    hint = (
+        "Correct the script in the repository and tag the release again; "
+        "docs/how-to/write-scripts.md says what a script may hold."
+    )
 
 
 class SigningError(PackagerError):

@@ -1,14 +1,15 @@
 """Assembles a release: what the tags of a repository hold, as the manifest that developers sign.
 
 Only tags are read, never the working copy. Everything that can be known to go wrong on a host is
-refused here: a script that PostgreSQL would not parse, scripts without a single order, and scripts
-that a starting point has already released and that were edited, removed or overtaken since. A
-signature beside a script has to fit it, and so has the tag's where release.toml demands one.
+refused here: a script that PostgreSQL would not parse, one that hosts have yet to run with
+statements that no release can run, scripts without a single order, and scripts that a starting
+point has already released and that were edited, removed or overtaken since. A signature beside a
+script has to fit it, and so has the tag's where release.toml demands one.
 """
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -62,7 +63,7 @@ def assemble(project: Project) -> Release:
         PlanError: the scripts have no order, or released ones were changed.
         ProjectError: a tag or path does not exist, or holds what no release can carry.
         SigningError: the signature of a script or of the tag is missing or bad.
-        SqlError: a script is not SQL.
+        SqlError: a script is not SQL, or holds what no release can run.
         ToolError: a version control tool is missing or failed.
     """
     with _open(project) as assembly:
@@ -185,7 +186,8 @@ class _Assembly:
         tree = self._tree(self._project.to)
         names, verify = _script_names(spec, tree)
         contents = {name: _content(tree, name) for name in (*names, *verify)}
-        scripts = _signed(_checked(contents), contents, tree, Signers(self._now))
+        checked = _checked(contents, self._released_everywhere(names))
+        scripts = _signed(checked, contents, tree, Signers(self._now))
         database = Database(
             name=spec.name,
             scripts=tuple(scripts[name] for name in names),
@@ -193,6 +195,11 @@ class _Assembly:
             accept=spec.accept,
         )
         return database, tuple(contents.values())
+
+    def _released_everywhere(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the scripts `names` that hosts have run, whatever point they start from."""
+        trees = [self._tree(start) for start in self._starts]
+        return frozenset(n for n in names if all((tree / n).is_file() for tree in trees))
 
     def _pending(self, start: str) -> tuple[Script, ...]:
         """The scripts that a host has yet to run which has run all those of `start`."""
@@ -239,13 +246,16 @@ def _script_names(spec: DatabaseSpec, tree: Path) -> tuple[tuple[str, ...], tupl
     return ordered(files, spec, text), matching(files, spec.verify)
 
 
-def _checked(contents: Mapping[str, bytes]) -> dict[str, Script]:
-    """All scripts, or one error that says what is wrong with any of them."""
+def _checked(contents: Mapping[str, bytes], ran: Collection[str]) -> dict[str, Script]:
+    """All scripts, or one error that says what is wrong with any of them.
+
+    Of those that `ran` everywhere nobody asks any more how.
+    """
     checked: dict[str, Script] = {}
     wrong: list[SqlError] = []
     for name, content in contents.items():
         try:
-            runs = check_script(name, content)
+            runs = check_script(name, content, runs=name not in ran)
         except SqlError as error:
             wrong.append(error)
         else:

@@ -3,10 +3,11 @@
 Their wheels are the application, whose tree has to be the wheel's bit for bit; the migrations in
 them are the scripts, and the database has to be what plain psql makes of the wheels' own files.
 
-One migration of 0.4.80 is CREATE INDEX CONCURRENTLY, which no transaction can hold. A release of
-the project as it is can therefore be adopted and upgraded, and not installed from nothing. The
-releases that are installed from nothing have the migrations in a folder `sql` of the product's
-repository, where that one has lost the word CONCURRENTLY and nothing else is changed.
+One migration of 0.4.80 is CREATE INDEX CONCURRENTLY, which no transaction can hold. The build
+refuses a release of the project as it is, by the migration's name. One that was built without that
+check can be adopted and upgraded, and not installed from nothing. The other releases have the
+migrations in a folder `sql` of the product's repository, where that one has lost the word
+CONCURRENTLY and nothing else is changed.
 
 With rpm and dnf: it is about a real project's scripts and tree, which a DEB carries in the same
 bundle; that dpkg and apt do the same with a bundle is what the other acceptance tests are for.
@@ -45,6 +46,8 @@ LATE = "20260713010000_add_ptu_columns_to_daily_team_spend"
 LAST_OF_OLD = "20260721000000_add_sso_identity_assertion"
 WITH_SPACES = "20251122125322_Add organization_id to spend logs"
 REASON = "It adds one column, which no script of 0.4.80 touches"
+FROM_OLD = (f"v{OLD.version}",)
+FROM_BOTH = ("empty", *FROM_OLD)
 ACCEPT_LATE = f"""
 [[database.accept]]
 script = "{{folder}}/{LATE}/migration.sql"
@@ -109,15 +112,14 @@ class Litellm:
         folder: str = IN_ONE_TRANSACTION,
         pattern: str = "*",
         order: str = "name",
-        upgrades: bool = False,
+        starts: Sequence[str] = ("empty",),
         accepts: bool = False,
     ) -> Path:
-        """A release.toml: with upgrades from 0.4.80, and with the late script accepted."""
-        starts = ["empty", f"v{OLD.version}"] if upgrades else ["empty"]
+        """A release.toml, perhaps with the late script accepted."""
         text = RELEASE.format(
             version=wheel.version,
             sequence=wheel.version.rpartition(".")[2],
-            starts=json.dumps(starts),
+            starts=json.dumps(list(starts)),
             scripts=f"{folder}/{pattern}/migration.sql",
             order=order,
         )
@@ -133,6 +135,11 @@ class Litellm:
         self.developers.countersign("sign", "-r", release, "-o", output, "--key", key)
         done = self.developers.countersign("build", "-r", release, "-o", output, "--json")
         return Path(json.loads(done.stdout)["package"])
+
+    def package_past_the_check(self, release: Path, name: str) -> Path:
+        """As `package`, by a build that does not refuse what no release can run."""
+        output = self.developers.folder / "litellm" / name
+        return self.developers.build_past_the_check(release, output, [self.developers.ada])
 
     def scripts(self, release: Path) -> list[str]:
         """The scripts in the order in which the release has them, by their folders' names."""
@@ -190,7 +197,7 @@ def old(litellm: Litellm) -> Path:
 @pytest.fixture(scope="module")
 def new(litellm: Litellm) -> Path:
     """The package of 0.4.95, from nothing or from 0.4.80, which accepts the late script."""
-    return litellm.package(litellm.describe(NEW, upgrades=True, accepts=True), "new")
+    return litellm.package(litellm.describe(NEW, starts=FROM_BOTH, accepts=True), "new")
 
 
 # -------------------------------------------------------------------------------------- the hosts
@@ -312,12 +319,28 @@ def test_dnf_makes_what_psql_and_the_wheel_make(
     require_what_psql_and_the_wheel_make(site, litellm)
 
 
+@pytest.mark.parametrize("command", ["check", "sign", "build"])
+def test_the_project_as_it_is_is_refused_by_the_build(
+    litellm: Litellm, command: str, tmp_path: Path
+) -> None:
+    release = litellm.describe(OLD, folder=AS_IT_IS)
+
+    done = litellm.developers.countersign(command, "-r", release, "-o", tmp_path, check=False)
+
+    assert done.returncode == 52
+    script = f"{AS_IT_IS}/{CONCURRENT}/migration.sql:12"
+    words = "CREATE INDEX CONCURRENTLY cannot run inside a transaction"
+    assert f"error: {script}: {words}\n  Leave CONCURRENTLY out, " in done.stderr
+    assert done.stderr.count(": CREATE INDEX CONCURRENTLY") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_project_as_it_is_can_be_adopted_and_upgraded_but_not_installed_from_nothing(
     site: Site, litellm: Litellm
 ) -> None:
-    old = litellm.package(litellm.describe(OLD, folder=AS_IT_IS), "old-as-it-is")
-    upgrade = litellm.describe(NEW, folder=AS_IT_IS, upgrades=True, accepts=True)
-    new = litellm.package(upgrade, "new-as-it-is")
+    old = litellm.package_past_the_check(litellm.describe(OLD, folder=AS_IT_IS), "old-as-it-is")
+    upgrade = litellm.describe(NEW, folder=AS_IT_IS, starts=FROM_OLD, accepts=True)
+    new = litellm.package(upgrade, "new-as-it-is")  # which nobody has to run that script for
     before = state(site)
 
     refused = site.rpm("-i", old)
@@ -346,7 +369,7 @@ def test_the_project_as_it_is_can_be_adopted_and_upgraded_but_not_installed_from
 def test_a_script_that_sorts_before_released_ones_is_refused_by_name_when_it_is_built(
     litellm: Litellm, command: str, tmp_path: Path
 ) -> None:
-    release = litellm.describe(NEW, upgrades=True)
+    release = litellm.describe(NEW, starts=FROM_BOTH)
 
     done = litellm.developers.countersign(command, "-r", release, "-o", tmp_path, check=False)
 
@@ -383,7 +406,7 @@ def test_an_accepted_script_is_in_the_manifest_with_its_reason(litellm: Litellm,
 
 
 def test_the_path_carries_the_order_by_name(litellm: Litellm) -> None:
-    release = litellm.describe(NEW, folder=AS_IT_IS)
+    release = litellm.describe(NEW)
 
     assert litellm.scripts(release) == litellm.migrations(NEW)
 

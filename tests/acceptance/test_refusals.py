@@ -92,13 +92,26 @@ def test_a_first_install_that_fails_leaves_nothing(
     assert site.installer("status").stdout == "no release was installed on this host\n"
 
 
-def test_a_script_with_commit(kept_site: Site, developers: Developers, next_release: Draft) -> None:
-    commits = {"sql/0003_totals.sql": "CREATE TABLE stays ();\nCOMMIT;\nBEGIN;\n"}
-    package = developers.package(releases.with_files(next_release, "commit", commits))
+@pytest.mark.parametrize(
+    "statement, words",
+    [
+        ("COMMIT;\nBEGIN;", "2: EXECUTE of transaction commands is not implemented"),
+        ("DO $$ BEGIN COMMIT; END $$;", "2: invalid transaction termination"),
+        ("RESET ROLE;", '2: cannot set parameter "role" within security-definer function'),
+        ("DELETE FROM countersign.ledger;", "2:13: permission denied for schema countersign"),
+        ("VACUUM;", "2: VACUUM cannot run inside a transaction block"),
+    ],
+)
+def test_a_script_that_the_build_should_have_refused(
+    kept_site: Site, developers: Developers, next_release: Draft, statement: str, words: str
+) -> None:
+    script = {"sql/0003_totals.sql": f"CREATE TABLE stays ();\n{statement}\n"}
+    label = statement.partition(" ")[0].partition(";")[0].lower()
+    draft = releases.with_files(next_release, label, script)
 
-    words = refused(kept_site, package, 33)
+    said = refused(kept_site, developers.package_past_the_check(draft), 33)
 
-    assert "sql/0003_totals.sql:2: EXECUTE of transaction commands is not implemented" in words
+    assert f"sql/0003_totals.sql:{words}" in said
 
 
 def test_a_verify_script_that_raises_rolls_the_release_back(

@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,17 @@ def signed(product: Product, output: Path, *names: str) -> Release:
     for name in names or ("ada",):
         sign_work(release, output, name)
     return release
+
+
+def countersign(
+    product: Product, output: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command itself."""
+    program = Path(sys.executable).with_name("countersign")
+    place = ("--release", product.release, "--output", output)
+    return subprocess.run(
+        [program, *arguments, *place], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def manifest_of(package: Path) -> Manifest:
@@ -215,6 +227,24 @@ def test_scripts_that_are_no_sql_are_all_told_at_once(product: Product) -> None:
     assert "sql/0004_bad.sql" in refused.value.detail
 
 
+def test_what_no_release_can_run_is_neither_signed_nor_built(
+    product: Product, output: Path
+) -> None:
+    retag(product, "sql/0003_bad.sql", "CREATE TABLE a ();\nCOMMIT;\nVACUUM a;\n")
+    retag(product, "sql/0004_bad.sql", "-- loads\nCOPY customers FROM stdin;\n1\n\\.\n")
+
+    for arguments in (("sign", "--key", "ada"), ("build",)):
+        done = countersign(product, output, *arguments)
+
+        assert done.returncode == 52
+        assert done.stderr.startswith("error: 2 scripts are wrong\n")
+        assert "  sql/0003_bad.sql:2: COMMIT ends the release's transaction\n" in done.stderr
+        assert "  sql/0003_bad.sql:3: VACUUM cannot run inside a transaction\n" in done.stderr
+        assert "sql/0004_bad.sql:2: COPY FROM STDIN has inline data" in done.stderr
+        assert "docs/how-to/write-scripts.md" in done.stderr
+        assert not output.exists()
+
+
 def test_a_link_is_no_script(product: Product) -> None:
     (product.folder / "sql/0003_passwd.sql").symlink_to("/etc/passwd")
     retag(product, "app/README", "again\n")
@@ -334,3 +364,21 @@ def test_content_that_is_not_what_the_manifest_says_is_found_when_read_back(
         build(replace(release, compressed=release.compressed[:-1] + b"?"), output)
 
     assert packages(output) == []
+
+
+def test_a_script_that_every_starting_point_has_already_is_not_judged(tmp_path: Path) -> None:
+    index = "CREATE TABLE a (i int);\nCREATE INDEX CONCURRENTLY ON a (i);\n"
+    other = Product(tmp_path / "other")
+    other.folder.mkdir()
+    other.git("init", "--quiet")
+    files = {"app/VERSION": "1\n", "sql/0001_a.sql": index, "sql/verify/a.sql": "SELECT 1;\n"}
+    other.tag("v1.0.0", files)
+    other.tag("v1.1.0", {**files, "app/VERSION": "2\n", "sql/0002_b.sql": "CREATE TABLE b ();\n"})
+
+    other.describe(RELEASE.replace('from = ["empty", "v1.0.0"]', 'from = ["v1.0.0"]'))
+    made = assemble(load_project(other.release))
+    assert [script.name for script in made.pending["v1.0.0"]] == ["sql/0002_b.sql"]
+
+    other.describe(RELEASE)
+    with pytest.raises(SqlError, match=r"sql/0001_a\.sql:2: CREATE INDEX CONCURRENTLY"):
+        assemble(load_project(other.release))

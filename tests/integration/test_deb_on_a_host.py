@@ -78,6 +78,7 @@ def site(configured: Site, installer: Path) -> Site:
     """A host that is ready for releases."""
     installed = dpkg(configured, "--install", installer)
     assert installed == (0, ""), installed
+    assert configured.installer("init").returncode == 0
     return configured
 
 

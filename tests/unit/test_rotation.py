@@ -20,10 +20,11 @@ from installer.trusted_files import read_trusted
 from tests.developers import identity
 from tests.keys import Keyring
 
-NOW = int(time.time())
+STARTED = int(time.time())
+"""When the tests were collected: they may run much later."""
 ROTATION = "[rotation]\ndeveloper = 2\ncustomer = 1\n"
 REQUIRE = "[require.QAT]\ndeveloper = 1\n"
-YESTERDAY = time.strftime("%Y%m%dT%H%M%S", time.gmtime(NOW - 86400))
+YESTERDAY = time.strftime("%Y%m%dT%H%M%S", time.gmtime(STARTED - 86400))
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Host:
         beside = self.file.with_name(name or f"policy.toml.{signer}.asc")
         beside.write_bytes(self.people.keys.sign(content, signer, created=created))
 
-    def load(self, *, remember: bool = True, now: int = NOW) -> Policy:
+    def load(self, *, remember: bool = True) -> Policy:
+        now = int(time.time())
         return load_policy(self.file.parent, self.state, now, remember=remember, read=self.read)
 
     def refusal(self, *, remember: bool = True) -> ConfigurationError:
@@ -266,7 +268,7 @@ def test_a_signature_from_the_future_refuses_the_policy(settled: Host) -> None:
     people = settled.people
     following = people.policy(2)
     settled.place(following, people.bob, people.customer)
-    tomorrow = time.strftime("%Y%m%dT%H%M%S", time.gmtime(NOW + 86400))
+    tomorrow = time.strftime("%Y%m%dT%H%M%S", time.gmtime(STARTED + 86400))
     settled.sign(people.ada, following, created=tomorrow)
 
     assert "made in the future" in str(settled.refusal())
@@ -296,7 +298,7 @@ def test_nothing_that_a_revoked_identity_signs_counts(host: Host) -> None:
 
 def test_the_retired_sign_no_policy_after_their_time(host: Host) -> None:
     people = host.people
-    ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW - 43200))
+    ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(STARTED - 43200))
     bob = identity("Bob", "developer", people.bob, more=f'status = "retired"\nnot_after = {ended}')
     grace = identity("Grace", "developer", people.grace)
     host.place(people.policy(1, grace, bob))
