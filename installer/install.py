@@ -194,6 +194,8 @@ def _change(site: Site, change: Change, machine: Machine, report: Report) -> tup
         if not site.state.drafts():  # another host ran the scripts: here there is less to tell
             change.measured.keep(site.state)
         return ()
+    if site.state.pending():
+        site.state.abandon()  # cut short before COMMIT: the receipt that was kept tells of nothing
     try:
         with _undone_on_failure(site):
             _stage(site, change, report)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from packager.package_reader import read_package
 from tests.acceptance import releases
 from tests.developers import Developers
 from tests.promotion import RECEIPTS, make_key, receipts
@@ -110,6 +111,25 @@ def test_a_receipt_that_could_not_be_written_fails_nothing_and_is_written_next_t
     assert qat.upgrade(second).returncode == 0
 
     assert [receipt["release"]["version"] for receipt in receipts(qat)] == ["1.0", "1.1"]
+
+
+def test_the_receipt_of_an_install_that_was_cut_short_before_commit_is_never_signed(
+    qat: Site, first: Path, second: Path
+) -> None:
+    qat.install(first)
+    (receipt,) = qat.host.at(RECEIPTS).glob("*.json")
+    state = qat.host.at("/var/lib/countersign/crm")
+    _, bundle = read_package(second)
+    # What is on the disk when the installer dies after it has kept the receipt, and before COMMIT.
+    (state / "pending").write_bytes(bundle.head.serialise())
+    (state / "crm-1.1-20260101T000000.000Z.json").write_bytes(receipt.read_bytes())
+
+    assert qat.upgrade(second).returncode == 0
+
+    names = sorted(path.name for path in qat.host.at(RECEIPTS).glob("*.json"))
+    assert len(names) == 2
+    assert "crm-1.1-20260101T000000.000Z.json" not in names
+    assert [item["release"]["version"] for item in receipts(qat)] == ["1.0", "1.1"]
 
 
 def test_an_application_alone_has_a_receipt_without_a_database(
