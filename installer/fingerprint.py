@@ -52,6 +52,9 @@ what it would have to guess is the sizes of loops.
 """
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 class SchemaObject(NamedTuple):
     """One row: what `name` of this `kind` is, in one layer. A tuple, as there are thousands."""
 
@@ -84,8 +87,7 @@ class Schema:
         """SHA-256 by layer: over its rows, as JSON arrays, a line each, in their order."""
         found = {layer: hashlib.sha256() for layer in LAYERS}
         for item in self.objects:
-            line = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
-            found[item.layer].update(line.encode() + b"\n")
+            found[item.layer].update(_as_json(item).encode() + b"\n")
         return {layer: Digest(digest.hexdigest()) for layer, digest in found.items()}
 
     def changed(self, changes: Iterable[Change]) -> "Schema":

@@ -9,7 +9,7 @@ both are computed anew when it is read, and have to be those that it names.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from installer.errors import MalformedError
@@ -123,9 +123,9 @@ def write_receipt(receipt: Receipt) -> bytes:
     Raises:
         MalformedError: it would not be read back as it was meant.
     """
-    document = _document(receipt)
-    raw = f"{json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True)}\n".encode()
-    if _document(parse_receipt(raw)) != document:
+    text = json.dumps(_document(receipt), ensure_ascii=False, indent=1, sort_keys=True)
+    raw = f"{text}\n".encode()
+    if replace(parse_receipt(raw), digest=receipt.digest) != receipt:
         raise MalformedError("receipt.json would be read otherwise than it is meant")
     return raw
 
@@ -200,7 +200,10 @@ def _database_document(database: MeasuredDatabase) -> dict[str, Any]:
             "before": dict(database.before.fingerprints),
             "after": dict(database.after.fingerprints),
             "objects": [item._asdict() for item in database.before.objects],
-            "changes": [asdict(change) for change in changes(database.before, database.after)],
+            "changes": [
+                {name: getattr(change, name) for name in Change.__slots__}  # asdict is slow
+                for change in changes(database.before, database.after)
+            ],
         },
         "scripts": [asdict(script) for script in database.scripts],
         "locks": [asdict(lock) for lock in database.locks],
