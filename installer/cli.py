@@ -15,7 +15,7 @@ from installer import machine as host
 from installer.errors import InstallerError
 from installer.machine import Machine, load_machine
 from installer.packages import open_release
-from installer.report import Report
+from installer.report import Report, printable
 
 if TYPE_CHECKING:
     from installer.status import Status
@@ -44,7 +44,8 @@ class Session:
 
     def show(self, lines: list[str], **facts: object) -> None:
         """Print facts as JSON, or lines for people."""
-        click.echo(json.dumps(facts, indent=2, default=str) if self.json else "\n".join(lines))
+        text = json.dumps(facts, indent=2, default=str) if self.json else "\n".join(lines)
+        click.echo(printable(text))
 
 
 PACKAGE = click.argument("package", type=click.Path(exists=True, dir_okay=False, path_type=Path))

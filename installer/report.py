@@ -2,7 +2,8 @@
 
 Progress goes to the terminal, which under rpm and dnf is /dev/tty: dnf holds a scriptlet's output
 back until the end. Without a terminal it goes to standard output. A terminal that has gone away, or
-a full disk under the log, never fails an install that is otherwise sound.
+a full disk under the log, never fails an install that is otherwise sound. What is told may hold
+what a script, a row or another session said: it reaches no terminal as a control sequence.
 """
 
 import os
@@ -50,13 +51,13 @@ class Report:
     def warn(self, text: str) -> None:
         """Something is not as it should be, but does not stop the install."""
         self._log(f"warning: {text}")
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"warning: {printable(text)}\n")
 
     def failure(self, error: InstallerError) -> str:
         """Keep in the log why it was refused; returns it in the words for people, on many lines."""
         headline = f"{self._release} {error.verdict}: {error}" if self._release else str(error)
         lines = [headline, error.detail, error.state, error.hint]
-        text = "\n".join(line for line in lines if line)
+        text = printable("\n".join(line for line in lines if line))
         self._log(f"exit code {error.exit_code}: {text}")
         return text
 
@@ -64,13 +65,14 @@ class Report:
         if self._stream is None:
             return
         try:
-            print(text, file=self._stream, flush=True)
+            print(printable(text), file=self._stream, flush=True)
         except OSError:
             self._stream = None
 
     def _log(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        lines = "".join(f"{stamp} [{os.getpid()}] {line}\n" for line in text.splitlines())
+        told = printable(text).split("\n")
+        lines = "".join(f"{stamp} [{os.getpid()}] {line}\n" for line in told)
         try:
             log = self._open_log()
             log.write(lines)
@@ -84,6 +86,11 @@ class Report:
             self._logs.mkdir(parents=True, exist_ok=True)
             self._open = (self._logs / name).open("a", encoding="utf-8")
         return self._open
+
+
+def printable(text: str) -> str:
+    """`text` with its lines, and without anything else that could drive the reader's terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _progress_stream() -> TextIO:
