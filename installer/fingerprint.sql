@@ -67,9 +67,11 @@ attribute AS MATERIALIZED (
                 ELSE 'EXTENDED' END END,
             'COMPRESSION ' || CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
             'STATISTICS ' || nullif(a.attstattarget, -1),
-            CASE WHEN a.attoptions IS NOT NULL THEN 'WITH (' || (
+            -- pg_attver is the server's own note on a column (15.20): pg_dump leaves it out, too.
+            'WITH (' || (
                 SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attoptions) AS o
-            ) || ')' END,
+                WHERE NOT starts_with(o, 'pg_attver=')
+            ) || ')',
             CASE WHEN a.attfdwoptions IS NOT NULL THEN 'OPTIONS (' || (
                 SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(a.attfdwoptions) AS o
             ) || ')' END,
