@@ -104,6 +104,10 @@ def schema(session: Session, database: str | None, receipt: Path | None, *, befo
     """
     from installer.schema import compare, read_schema
 
+    if before and receipt is None:
+        raise click.UsageError(
+            "--before says which side of --diff RECEIPT is meant: give that, too"
+        )
     found = read_schema(session.machine(), database)
     if receipt is not None:
         apart = compare(found, receipt, before=before)

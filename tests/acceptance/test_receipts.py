@@ -174,6 +174,9 @@ def test_the_schema_is_compared_with_a_receipt(qat: Site, first: Path) -> None:
     assert "index public.by_hand (structure)" in drifted.stdout
     assert before.returncode == 35
     assert len(json.loads(before.stdout)["differences"]) > 1
+    alone = qat.installer("schema", "--before")
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert "--diff RECEIPT" in alone.stderr
 
 
 def test_status_and_rpm_verify_name_what_was_changed_by_hand_in_the_schema(
