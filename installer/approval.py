@@ -7,12 +7,11 @@ none does, it says of each why not.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from installer.errors import ApprovalError, SignatureError
-from installer.manifest import PRODUCT, VERSION, Manifest
+from installer.manifest import ENVIRONMENT, PRODUCT, VERSION, Manifest
 from installer.openpgp import Signature
 from installer.policy import CUSTOMER, HOST, Policy, Requirement, Signer, counted, require_signers
 from installer.receipt import INSTALLED, Receipt
@@ -23,8 +22,6 @@ APPROVAL = "countersign-approval"
 WITHDRAWAL = "countersign-withdrawal"
 FORMAT = 1
 DAY = 24 * 60 * 60
-
-_ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ def parse_approval(raw: bytes) -> Approval:
         sequence=release.integer("sequence", 1, 2**53),
         manifest=release.digest("manifest"),
         receipt=top.optional_digest("receipt"),
-        environment=top.matching("environment", _ENVIRONMENT),
+        environment=top.matching("environment", ENVIRONMENT),
         not_before=top.moment("not_before"),
         expires=top.moment("expires"),
     )
@@ -161,7 +158,7 @@ def parse_withdrawal(raw: bytes) -> Withdrawal:
         approval=top.digest("approval"),
         product=release.matching("name", PRODUCT),
         version=release.matching("version", VERSION),
-        environment=top.matching("environment", _ENVIRONMENT),
+        environment=top.matching("environment", ENVIRONMENT),
         reason=top.line("reason"),
     )
     for fields in (release, top):

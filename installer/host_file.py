@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer.errors import ConfigurationError
-from installer.manifest import PRODUCT
+from installer.manifest import ENVIRONMENT, PRODUCT
 from installer.settings import Table, load_toml
 
 HOST_FILE = Path("/etc/countersign/host.toml")
-ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 DAY = 24 * 60 * 60
 
 _DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from installer.openpgp import MAX_SIGNATURE_SIZE
+from installer.openpgp import FINGERPRINT, MAX_SIGNATURE_SIZE
 from installer.strict_json import MAX_DOCUMENT_SIZE, Fields, load_json
 from installer.tree import MODES, Digest, Entry, Tree, by_path, digest_of, tree_digest
 
@@ -188,7 +188,7 @@ PRODUCT = re.compile(r"[a-z][a-z0-9-]{0,63}")
 VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}")
 DATABASE = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 ROOT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._+-]*){2,16}")
-FINGERPRINT = re.compile(r"[0-9A-F]{40}")
+ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 ARMOUR = re.compile(r"[ -~\r\n]+")
 
 

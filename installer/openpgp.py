@@ -25,6 +25,9 @@ from installer.errors import SignatureError
 MAX_SIGNATURE_SIZE = 16 * 1024
 """Bytes in an armoured signature; that of a 4096-bit RSA key has about 800."""
 
+FINGERPRINT = re.compile(r"[0-9A-F]{40}")
+"""A version 4 key's, whole and in capitals: a shorter key id can be forged."""
+
 DIGESTS = {8: "SHA-256", 9: "SHA-384", 10: "SHA-512"}
 
 SIGNATURE_PACKET = 2

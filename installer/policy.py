@@ -21,8 +21,8 @@ from pathlib import Path
 
 from installer.errors import ConfigurationError, SignatureError
 from installer.fingerprint import LAYERS
-from installer.host_file import ENVIRONMENT
-from installer.openpgp import Signature
+from installer.manifest import ENVIRONMENT
+from installer.openpgp import FINGERPRINT, Signature
 from installer.settings import Table, load_toml, nearest
 
 POLICY_FILE = Path("/etc/countersign/policy.toml")
@@ -41,7 +41,6 @@ _LAYER = re.compile("|".join(LAYERS))
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,99}")
 _ROLE = re.compile(r"[a-z][a-z-]{0,31}")
 _STATUS = re.compile(rf"active|{RETIRED}|{REVOKED}")
-_FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +265,7 @@ def _identity(table: Table) -> Identity:
 def _fingerprints(table: Table) -> tuple[str, ...]:
     fingerprints = table.texts("fingerprints", re.compile(r".*", re.DOTALL))
     for fingerprint in fingerprints:
-        if not _FINGERPRINT.fullmatch(fingerprint):
+        if not FINGERPRINT.fullmatch(fingerprint):
             table.refuse(
                 f"{fingerprint!r} is not a fingerprint of 40 hexadecimal digits in capitals "
                 "(a short key id can be forged); `gpg --list-keys` shows it"

@@ -14,7 +14,7 @@ from typing import Any
 
 from installer.errors import MalformedError
 from installer.fingerprint import LAYERS, Change, Schema, changes, schema_of
-from installer.manifest import DATABASE, PRODUCT, ROOT, VERSION
+from installer.manifest import DATABASE, ENVIRONMENT, PRODUCT, ROOT, VERSION
 from installer.strict_json import Fields, load_json, moment
 from installer.tree import Digest, digest_of
 
@@ -23,7 +23,6 @@ FORMAT = 1
 INSTALLED, FAILED = "installed", "failed"
 
 _OUTCOME = re.compile(f"{INSTALLED}|{FAILED}")
-_ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _LAYER = re.compile("|".join(LAYERS))
 _MOST = 2**53
 
@@ -148,7 +147,7 @@ def parse_receipt(raw: bytes) -> Receipt:
         sequence=release.integer("sequence", 1, _MOST),
         manifest=release.digest("manifest"),
         package=top.line("package"),
-        environment=top.matching("environment", _ENVIRONMENT),
+        environment=top.matching("environment", ENVIRONMENT),
         host=top.line("host"),
         installer=top.matching("installer", VERSION),
         started=top.moment("started"),

@@ -19,7 +19,6 @@ owner retired, for what was signed in the owner's time (`verify_for`).
 """
 
 import os
-import re
 import select
 import subprocess
 from collections import Counter
@@ -32,7 +31,7 @@ from typing import BinaryIO
 from installer.bundle import Head
 from installer.errors import ConfigurationError, SignatureError
 from installer.manifest import Manifest, parse_manifest
-from installer.openpgp import DIGESTS, Envelope, Signature, open_envelope
+from installer.openpgp import DIGESTS, FINGERPRINT, Envelope, Signature, open_envelope
 from installer.policy import Policy, Signer, authorise
 from installer.revocation import soft_revocation
 
@@ -78,7 +77,6 @@ _CAUSES = {
     "ERRSIG": "the signature cannot be verified with the key that made it",
 }
 _VALIDSIG_FIELDS = 10
-_FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 _PUBLIC_KEY = {b"\x98", b"\x99", b"\x9a", b"\xc6"}
 """First octet of a public key's packet, in the old format and the new (RFC 4880 4.2)."""
 
@@ -337,7 +335,7 @@ def _signature(arguments: str, envelope: Envelope) -> Signature:
     signing, created, digest, kind, primary = (fields[i] for i in (0, 2, 7, 8, 9))
     claimed = (envelope.issuer, str(envelope.created), "00")
     accepted = digest in {str(number) for number in DIGESTS}
-    if (signing, created, kind) != claimed or not accepted or not _FINGERPRINT.fullmatch(primary):
+    if (signing, created, kind) != claimed or not accepted or not FINGERPRINT.fullmatch(primary):
         raise SignatureError("gpgv and the signature's envelope disagree about who signed what")
     return Signature(primary, signing, envelope.created)
 

@@ -24,6 +24,7 @@ from typing import Any
 import toml
 
 from installer.errors import ConfigurationError
+from installer.openpgp import FINGERPRINT
 from installer.policy import APPROVAL_DAYS, CUSTOMER, HOST, RETIRED, REVOKED, Policy, parse_policy
 from packager.errors import OutputError
 
@@ -44,7 +45,6 @@ HEADER = """\
 
 _TOP = ("serial", "chain")
 _IDENTITY = ("name", "role", "environment", "fingerprints", "status", "not_before", "not_after")
-_FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 _LINE = 80
 """Characters of a list that is kept on one line."""
 
@@ -97,7 +97,7 @@ def parse_fingerprint(text: str) -> str:
         PolicyFileError: it is something else.
     """
     fingerprint = re.sub(r"\s", "", text).upper()
-    if not _FINGERPRINT.fullmatch(fingerprint):
+    if not FINGERPRINT.fullmatch(fingerprint):
         raise PolicyFileError(
             f"{text!r} is not a fingerprint of 40 hexadecimal digits (a short key id can be "
             "forged); `gpg --list-keys` shows it"

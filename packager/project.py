@@ -19,6 +19,7 @@ from installer.manifest import (
     VERSION,
     Accepted,
 )
+from installer.openpgp import FINGERPRINT
 from installer.strict_json import is_control, require_relative_path
 from packager.toml_reader import Key, Reader, Schema, is_tables, kind_of, meant
 
@@ -248,7 +249,7 @@ def _matching(pattern: re.Pattern[str], form: str) -> Callable[[object], str]:
 
 def _fingerprint(value: object) -> str:
     text = _text(value).upper()
-    if not re.fullmatch(r"[0-9A-F]{40}", text):
+    if not FINGERPRINT.fullmatch(text):
         raise ValueError(f"is {value!r}, not a fingerprint of 40 hexadecimal digits")
     return text
 

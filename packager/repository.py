@@ -29,6 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from installer.manifest import ENVIRONMENT
 from installer.tree import Digest
 from packager.errors import OutputError
 from packager.repositories import repositories
@@ -37,9 +38,6 @@ from packager.repositories.packages import Package, examine
 from packager.signing import Signer, choose_key, export_keys
 from packager.templates import render
 from packager.tools import run
-
-ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-"""As policies and host files name environments."""
 
 URL = re.compile(r"(https?|file)://[!-~]*")
 KEY = Path("countersign-repository.asc")

@@ -595,7 +595,7 @@ def test_environment_address_and_key_are_checked_first(
     assert refusal(developers, folder, *first, url="https://a b").exit_code == 55
     assert refusal(developers, folder, *first, key="nobody").exit_code == 53
     assert not folder.exists()
-    assert repository.ENVIRONMENT.pattern == host_file.ENVIRONMENT.pattern
+    assert vars(repository)["ENVIRONMENT"] is vars(host_file)["ENVIRONMENT"]  # not a copy
 
 
 def test_hosts_are_told_where_the_repository_is(
