@@ -3,7 +3,7 @@
 A release has the modes that version control carries: a file, an executable file, a symbolic link.
 A scan reports the mode as it is found, so that a changed one shows as a difference. Empty folders,
 owners and times are not part of a tree; a device, FIFO or socket is refused by name. Links are
-never followed.
+never followed. What is local to a host is left out, whatever it is (`installer.local`).
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NewType
 
 from installer.errors import ApplicationError
+from installer.local import NOTHING, LocalPaths
 
 Digest = NewType("Digest", str)
 """SHA-256 in 64 lower-case hexadecimal digits."""
@@ -51,13 +52,18 @@ def tree_digest(tree: Tree) -> Digest:
     return digest_of("".join(lines).encode())
 
 
-def scan(root: Path) -> dict[str, Entry]:
-    """Read the tree below `root`; an absent `root` is an empty tree.
+def scan(root: Path, local: LocalPaths = NOTHING) -> dict[str, Entry]:
+    """Read the tree below `root`, but for what is local; an absent `root` is an empty tree.
 
     Raises:
         ApplicationError: something below `root` has no place in a release.
     """
-    return {entry.path: entry for entry in _walk(root, "")} if root.is_dir() else {}
+    return {entry.path: entry for entry in _walk(root, "", local)} if root.is_dir() else {}
+
+
+def local_files(root: Path, local: LocalPaths) -> list[str]:
+    """Paths below `root` that a pattern of `local` is for; an absent `root` has none."""
+    return sorted(_walk_local(root, "", local)) if local.patterns and root.is_dir() else []
 
 
 def differences(expected: Tree, actual: Tree) -> list[str]:
@@ -74,15 +80,30 @@ def by_path(entries: Iterable[Entry]) -> dict[str, Entry]:
     return {entry.path: entry for entry in entries}
 
 
-def _walk(root: Path, folder: str) -> Iterator[Entry]:
+def _walk(root: Path, folder: str, local: LocalPaths) -> Iterator[Entry]:
     with os.scandir(root / folder) as found:
         for item in sorted(found, key=lambda item: item.name):
             path = f"{folder}{item.name}"
+            is_folder = item.is_dir(follow_symlinks=False)
+            if local.in_folder(path) or (not is_folder and local.has_file(path)):
+                continue
             _require_utf8(path)
-            if item.is_dir(follow_symlinks=False):
-                yield from _walk(root, f"{path}/")
+            if is_folder:
+                yield from _walk(root, f"{path}/", local)
             else:
                 yield _entry(Path(item.path), path, item.stat(follow_symlinks=False))
+
+
+def _walk_local(root: Path, folder: str, local: LocalPaths) -> Iterator[str]:
+    with os.scandir(root / folder) as found:
+        for item in found:
+            path = f"{folder}{item.name}"
+            if local.in_folder(path):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                yield from _walk_local(root, f"{path}/", local)
+            elif local.has_file(path):
+                yield path
 
 
 def _require_utf8(path: str) -> None:
