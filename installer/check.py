@@ -1,15 +1,20 @@
 """The preflight: everything that an install would refuse for, found without changing anything."""
 
 import os
+import time
 from pathlib import Path
 
-from installer.application import GIT, choose_patch
+from installer.application import GIT
 from installer.approval import Approved
+from installer.backup import require_fresh_backup
 from installer.bundle import Bundle
+from installer.change import names_to_run
 from installer.database import connect
 from installer.errors import ConfigurationError
+from installer.host_file import DatabaseTarget
 from installer.machine import Machine
 from installer.manifest import Script
+from installer.planning import require_none_online
 from installer.promotion import Measure
 from installer.site import Site, open_site, plan
 from installer.state import ProductState
@@ -25,14 +30,24 @@ def check_host(machine: Machine) -> list[str]:
     for tool in (GIT, "/usr/bin/gpgv"):
         if not os.access(tool, os.X_OK):
             raise ConfigurationError(f"{tool} is missing; install the package that has it")
-    for name, target in machine.host.databases.items():
-        with connect(target, "check") as database:
-            broken = database.first_broken_row()
-        if broken is not None:
-            raise ConfigurationError(f"database {name}: the ledger's row {broken} breaks its chain")
-        found.append(f"database {name}: reachable, scripts run as {target.owner}")
+    for target in machine.host.databases.values():
+        found += _check_database(target)
     for product, application in machine.host.applications.items():
         found.append(f"application {product}: {application.root}")
+    return found
+
+
+def _check_database(target: DatabaseTarget) -> list[str]:
+    with connect(target, "check") as database:
+        broken = database.first_broken_row()
+    name = f"database {target.name}"
+    if broken is not None:
+        raise ConfigurationError(f"{name}: the ledger's row {broken} breaks its chain")
+    found = [f"{name}: reachable, scripts run as {target.owner}"]
+    if target.restore_point:
+        found.append(f"{name}: a restore point can be made")
+    if target.backup:
+        found.append(f"{name}: {require_fresh_backup(target.backup, int(time.time()))}")
     return found
 
 
@@ -54,12 +69,14 @@ def check_release(bundle: Bundle, machine: Machine) -> list[str]:
             approved = machine.approve(manifest)
             found += [f"approved by {customer.name}" for customer in approved.customers]
             found += _measured(approved, machine, site, pending)
-        found += [f"would run {script.name}" for script in pending]
+            if not machine.requirement.online:
+                require_none_online(pending, machine.host.environment)
+        found += [f"would run {_when(script)}" for script in pending]
         if site.folder and manifest.application:
-            before = site.folder.tree()
-            if before != manifest.application.tree:
-                patch = choose_patch(manifest.application, before)
-                found.append(f"would patch {_shown(site.folder.root)} from {patch.name}")
+            start, verbs = site.folder.start(manifest.application), ("would keep", "would replace")
+            if start.patch:
+                found.append(f"would patch {_shown(site.folder.root)} from {start.patch.name}")
+            found += site.folder.apart(manifest.application, start, verbs)
     return found
 
 
@@ -70,10 +87,16 @@ def _measured(
     if approved.receipt is None:
         return []
     measure = Measure(approved.receipt, machine.requirement.layers)
-    measure.require_scripts(pending)
-    if site.database:
-        measure.require_before(site.database.schema())
+    done = site.database.scripts_of(site.manifest.digest) if site.database else ()
+    measure.require_scripts(names_to_run(done, pending))
+    if site.database and not done:
+        measure.require_start(site.database.schema())
     return [f"as tested: {approved.receipt.title}"]
+
+
+def _when(script: Script) -> str:
+    online = script.online
+    return f"{script.name} (online, {online.when} the transaction)" if online else script.name
 
 
 def _shown(root: Path) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -49,6 +49,13 @@ class Session:
 
 
 PACKAGE = click.argument("package", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+KEEP_LOCAL = click.option(
+    "--keep-local/--no-keep-local",
+    default=True,
+    show_default=True,
+    help="Which version of a local file is in use where the release has it too: this host's own, "
+    "or the release's, with this host's kept beside it.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -148,12 +155,13 @@ def verify(session: Session, package: Path) -> None:
 
 @cli.command()
 @click.argument("package", required=False, type=click.Path(exists=True, path_type=Path))
+@KEEP_LOCAL
 @click.pass_obj
-def check(session: Session, package: Path | None) -> None:
+def check(session: Session, package: Path | None, *, keep_local: bool) -> None:
     """Check this host, and what installing PACKAGE would do. Touches nothing."""
     from installer.check import check_host, check_release
 
-    machine = session.machine()
+    machine = _with_local(session.machine(), keep=keep_local)
     found = check_host(machine)
     if package:
         with open_release(package) as bundle:
@@ -163,14 +171,16 @@ def check(session: Session, package: Path | None) -> None:
 
 @cli.command()
 @PACKAGE
+@KEEP_LOCAL
 @click.pass_obj
-def apply(session: Session, package: Path) -> None:
+def apply(session: Session, package: Path, *, keep_local: bool) -> None:
     """Install a release without a package manager, which does the same with the package."""
     from installer.install import install
 
     _require_root()
     with open_release(package) as bundle:
-        outcome = install(bundle, str(package), session.machine(), session.report)
+        machine = _with_local(session.machine(), keep=keep_local)
+        outcome = install(bundle, str(package), machine, session.report)
     session.show([f"{outcome.product} {outcome.version}: {outcome.result}"], **asdict(outcome))
 
 
@@ -202,7 +212,7 @@ def adopt(session: Session, package: Path, tree: Path | None, reason: str) -> No
 @click.pass_obj
 def recover(session: Session, product: str | None) -> None:
     """Finish, or take back, an install that was cut short: as the database says."""
-    from installer.install import recover as recover_product
+    from installer.recovery import recover as recover_product
     from installer.state import products
 
     _require_root()
@@ -364,10 +374,19 @@ def _problem_lines(item: "Status") -> list[str]:
 
 def _as_line(row: dict[str, object]) -> str:
     what = row["script"] or row["detail"] or ""
+    if row["statement"]:
+        what = f"{what}, statement {row['statement']}"
     return (
-        f"{row['at']:%Y-%m-%d %H:%M:%SZ} {row['event']:<16} {row['product']} {row['version']}"
+        f"{row['at']:%Y-%m-%d %H:%M:%SZ} {row['event']:<17} {row['product']} {row['version']}"
         f" {what} [{row['host']}, {row['package']}]"
     ).rstrip()
+
+
+def _with_local(machine: Machine, *, keep: bool) -> Machine:
+    """The host as this one call of the command sees it."""
+    found = machine.host.applications.items()
+    applications = {name: replace(target, keep_local=keep) for name, target in found}
+    return replace(machine, host=replace(machine.host, applications=applications))
 
 
 def _require_root() -> None:

@@ -15,8 +15,8 @@ class InstallerError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
-    verdict: ClassVar[str] = "was not installed"
-    state: ClassVar[str] = "The database and the application are unchanged."
+    verdict: str = "was not installed"
+    state: str = "The database and the application are unchanged."
     hint: ClassVar[str] = "This is a bug. Please report it with the log in /var/log/countersign/."
 
     def __init__(self, message: str, *, detail: str = "") -> None:
@@ -100,6 +100,15 @@ class LockTimeoutError(LockedError):
 
     holders: tuple[str, ...] = ()
 
+    @property
+    def held(self) -> list[str]:
+        """The holders, each as a line for people."""
+        return [f"held by {holder}" for holder in self.holders]
+
+    def name_holders(self) -> None:
+        """Let the detail end with the holders."""
+        self.detail = "\n".join(filter(None, [self.detail, *self.held]))
+
     hint = (
         "Nothing was changed. Install again when the sessions named have ended, or give it more "
         "time: lock_wait in /etc/countersign/host.toml."
@@ -132,6 +141,16 @@ class OutcomeUnknownError(InstallerError):
     hint = "Run `countersign-install recover`: it asks the database which side of COMMIT it is on."
 
 
+class OnlineUnfinishedError(InstallerError):
+    """An online script failed: outside of the release's transaction, so that `state` says more."""
+
+    exit_code = 37
+    hint = (
+        "Mend what the message names, and install the same package again: it goes on behind the "
+        "last statement that was applied. The ledger has each: `countersign-install history`."
+    )
+
+
 class SchemaDiffersError(InstallerError):
     """The database's schema is not what the environment before measured; see `detail`."""
 
@@ -139,6 +158,16 @@ class SchemaDiffersError(InstallerError):
     hint = (
         "Bring the named objects into the state that was tested, or test the release again on a "
         "copy of this database and have that receipt approved."
+    )
+
+
+class BackupError(InstallerError):
+    """The host file demands a fresh backup of the database, and there is none, or none is known."""
+
+    exit_code = 36
+    hint = (
+        "Make a backup, or mend what hides it. When `countersign-install check` finds it, install "
+        "again."
     )
 
 

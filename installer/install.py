@@ -1,11 +1,10 @@
-"""Install a release: verify, plan, stage, one transaction, switch.
+"""Install a release: verify, plan, stage, change the database, switch.
 
 Nothing is touched before the signatures, the plan and the content's digest are good. Up to COMMIT a
 failure takes back what was staged; from COMMIT on the database is the truth, and the application is
 rolled forward to it, by this run or by the next. What is measured on the way becomes the receipt.
 """
 
-import random
 import socket
 import time
 from collections.abc import Iterator
@@ -14,56 +13,67 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer import __version__
-from installer.application import ApplicationFolder, require_tree
 from installer.approval import Approved
 from installer.authors import require_authors
+from installer.backup import protect
 from installer.bundle import Bundle, ContentReader, Head
+from installer.change import Change, names_to_run, run_transaction
 from installer.clock import remember
-from installer.database import Origin, ScriptRun, Transaction
 from installer.errors import (
     ApplicationError,
     InstallerError,
-    LockTimeoutError,
-    NotSwitchedError,
     OutcomeUnknownError,
     PlanDivergedError,
 )
 from installer.machine import CLOCK, Machine
-from installer.manifest import Manifest, Script
+from installer.manifest import Script
+from installer.online import run_after, run_before
+from installer.outcome import Outcome
+from installer.planning import require_none_online
 from installer.policy import Signer
 from installer.promotion import Measure
-from installer.receipt import Retry
-from installer.receipts import Measurement, publish
+from installer.receipts import Measurement, finish, keep_start, publish, start_of
+from installer.recovery import settle_other
 from installer.report import Report
-from installer.retrying import pause_before
 from installer.signatures import VerifiedRelease
 from installer.site import Site, open_site, plan
 from installer.state import ProductState
-from installer.tools import run, words
-from installer.tree import scan
-
-SYSTEMCTL = "/usr/bin/systemctl"
-RESTART_TIMEOUT = 120
+from installer.switching import conclude, switch
+from installer.transaction import Origin, ScriptRun
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an install ended well: what it did, and the scripts that it ran."""
-
-    product: str
-    version: str
-    result: str
-    scripts: tuple[ScriptRun, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What is brought to a site: a verified release, and what it has to be like here."""
+class Install:
+    """One install: a verified release, the site that it is brought to, what is measured of it."""
 
     head: Head
     content: ContentReader
+    site: Site
+    machine: Machine
     measure: Measure
     measured: Measurement
+    report: Report
+
+    @property
+    def title(self) -> str:
+        """The release, as messages name it."""
+        return self.site.manifest.title
+
+    @property
+    def change(self) -> Change | None:
+        """What is done to the database; None where the release has none."""
+        if not (self.site.database and self.site.manifest.database):
+            return None
+        return Change(
+            manifest=self.site.manifest,
+            database=self.site.database,
+            content=self.content,
+            measure=self.measure,
+            measured=self.measured,
+            plan=lambda: plan(self.site),
+            keep=lambda: self.measured.keep(self.site.state),
+            report=self.report,
+        )
 
 
 def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> Outcome:
@@ -81,21 +91,22 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
     content = bundle.open_content(manifest)
     state = ProductState(machine.state / manifest.product)
     with state.lock():
-        _settle_other(state, manifest, machine, report)
+        settle_other(state, manifest, machine, report)
         report.about(manifest)
         with open_site(manifest, state, machine) as site:
             pending = plan(site)
-            if _stands(site):
+            if _stands(site, pending):
                 return Outcome(manifest.product, manifest.version, "already installed")
             approved = _admit(site, pending, content, machine, report)
-            change = Change(
-                bundle.head,
-                content,
-                Measure(approved.receipt, machine.requirement.layers),
-                Measurement(manifest, origin_of(release, machine, package, approved.customers)),
-            )
-            runs = _change(site, change, machine, report)
-            _switch(site, machine, report)
+            measure = Measure(approved.receipt, machine.requirement.layers)
+            origin = origin_of(release, machine, package, approved.customers)
+            measured = Measurement(manifest, origin)
+            this = Install(bundle.head, content, site, machine, measure, measured, report)
+            _change(this)
+            switch(site, machine, report)
+            _finish_online(this)
+            conclude(site, machine, report)
+    runs = (*measured.earlier, *measured.runs, *measured.later)
     return Outcome(manifest.product, manifest.version, "installed", runs)
 
 
@@ -125,20 +136,9 @@ def adopt(
         with _undone_on_failure(site):
             site.state.begin(bundle.head)
             _record_adoption(site, origin_of(release, machine, "adopted"), reason)
-        _switch(site, machine, report)
+        switch(site, machine, report)
+        conclude(site, machine, report)
     return Outcome(manifest.product, manifest.version, "adopted")
-
-
-def recover(product: str, machine: Machine, report: Report) -> Outcome | None:
-    """Finish or take back an install that was cut short, as the database says.
-
-    Raises:
-        NotSwitchedError: the change stands, but the staged tree is not whole.
-    """
-    state = ProductState(machine.state / product)
-    with state.lock():
-        pending = state.pending()
-        return _settle(pending, state, machine, report) if pending else None
 
 
 def origin_of(
@@ -166,7 +166,7 @@ def _admit(
     machine: Machine,
     report: Report,
 ) -> Approved:
-    """What the environment requires besides the developers' signatures; else refuse.
+    """What environment and host file require besides the developers' signatures; else refuse.
 
     A change that is committed already was let in then: it only has to be finished.
     """
@@ -179,44 +179,53 @@ def _admit(
     if machine.requirement.signed_scripts and manifest.database:
         scripts = (*pending, *manifest.database.verify)
         require_authors(machine.policy, scripts, content, machine.keyring, int(time.time()))
-    Measure(approved.receipt).require_scripts(pending)
+    done = site.database.scripts_of(manifest.digest) if site.database else ()
+    Measure(approved.receipt).require_scripts(names_to_run(done, pending))
+    if not machine.requirement.online:
+        require_none_online(pending, machine.host.environment)
+    if pending and site.database:  # last: what makes a restore point is let in
+        protect(site.database, manifest.title, report, int(time.time()))
     return approved
 
 
-def _change(site: Site, change: Change, machine: Machine, report: Report) -> tuple[ScriptRun, ...]:
+def _change(this: Install) -> None:
     """Stage the application and commit the database change; or take everything back.
 
     Where the change is committed already, by a run that was cut short or by another host, there is
     nothing to take back: the application only has to follow.
     """
+    site = this.site
     if site.is_committed():
-        _stage(site, change, report)
+        _stage(this)
         if not site.state.drafts():  # another host ran the scripts: here there is less to tell
-            change.measured.keep(site.state)
-        return ()
+            this.measured.keep(site.state)
+        return
     if site.state.pending():
         site.state.abandon()  # cut short before COMMIT: the receipt that was kept tells of nothing
     try:
         with _undone_on_failure(site):
-            _stage(site, change, report)
-            return _run_until_unlocked(site, change, report)
+            _stage(this)
+            _change_database(this)
     except OutcomeUnknownError:
         raise
     except InstallerError as error:
-        _record_failure(site, change.measured, error, report)
-        publish(site.state, machine.state, report)
+        _record_failure(this, error)
+        this.measured.after = None
+        this.measured.keep(site.state, error)
+        publish(site.state, this.machine.state, this.report)
         raise
 
 
-def _stage(site: Site, change: Change, report: Report) -> None:
-    manifest = site.manifest
+def _stage(this: Install) -> None:
+    site, manifest = this.site, this.site.manifest
     if site.folder and manifest.application:
-        report.step(f"{manifest.title}: staging {site.folder.folder(manifest.version)}")
+        this.report.step(f"{this.title}: staging {site.folder.folder(manifest.version)}")
         try:
-            site.folder.stage(manifest.application, manifest.version, change.content)
+            for line in site.folder.stage(manifest.application, manifest.version, this.content):
+                this.report.step(f"{this.title}: {line}")
         except OSError as error:  # a full disk, for one
             raise ApplicationError(f"it cannot be staged: {error}") from None
-    site.state.begin(change.head)
+    site.state.begin(this.head)
 
 
 @contextmanager
@@ -233,81 +242,55 @@ def _undone_on_failure(site: Site) -> Iterator[None]:
         raise
 
 
-def _run_until_unlocked(site: Site, change: Change, report: Report) -> tuple[ScriptRun, ...]:
-    """Try the whole transaction again, while tables are locked and the host file's time lasts.
-
-    Raises:
-        LockTimeoutError: the last try; `detail` names the sessions that held the locks.
-    """
-    started, attempt = time.monotonic(), 1
-    while True:
-        try:
-            return _run_scripts(site, change, attempt, report)
-        except LockTimeoutError as error:
-            held = [f"held by {holder}" for holder in error.holders]
-            error.detail = "\n".join(filter(None, [error.detail, *held]))
-            waited = round((time.monotonic() - started) * 1000)
-            change.measured.retries += (Retry("; ".join([str(error), *held]), waited),)
-            attempt += 1
-            pause = pause_before(attempt, random.random())  # noqa: S311 - nothing secret
-            if time.monotonic() + pause >= started + site.patience:
-                raise
-            report.step("; ".join([str(error), *held, f"trying again in {pause:.1f} s"]))
-            time.sleep(pause)
+def _change_database(this: Install) -> None:
+    """The online scripts that come before, and the one transaction."""
+    change = this.change
+    if change is None:
+        this.measured.keep(this.site.state)
+    elif not _is_online(change):
+        run_transaction(change)
+    else:
+        with change.database.held():
+            _begin_online(this, change)
+            run_before(change)
+            this.measured.earlier = change.database.scripts_of(this.site.manifest.digest)
+            run_transaction(change)
 
 
-def _run_scripts(site: Site, change: Change, attempt: int, report: Report) -> tuple[ScriptRun, ...]:
-    """The one transaction: the ledger is read again under its lock, and written before COMMIT.
-
-    From the second attempt on somebody looks who holds the locks that it waits for.
-    """
-    manifest, measured = site.manifest, change.measured
-    if not (site.database and manifest.database):
-        measured.keep(site.state)
-        return ()
-    started = time.monotonic()
-    measured.runs.clear()  # of a try before
-    with site.database.transaction(watched=attempt > 1) as transaction:
-        pending = plan(site)
-        if site.is_committed():
-            measured.keep(site.state)
-            return ()
-        change.measure.require_scripts(pending)
-        measured.server = transaction.identity()
-        measured.retries += transaction.retries
-        measured.before = before = transaction.schema()
-        change.measure.require_before(before)
-        relations = transaction.relations()
-        _run_each(pending, manifest.database.verify, transaction, change, report)
-        measured.after = after = transaction.schema()
-        change.measure.require_after(after)
-        measured.locks, measured.created = transaction.locks(relations)
-        measured.milliseconds = round((time.monotonic() - started) * 1000)
-        measured.ledger = transaction.record(
-            "applied", measured.origin, measured.runs, milliseconds=measured.milliseconds
-        )
-        measured.keep(site.state)
-    report.step(
-        f"{manifest.title}: {len(measured.runs)} scripts committed in {measured.milliseconds} ms"
-    )
-    return tuple(measured.runs)
+def _begin_online(this: Install, change: Change) -> None:
+    """Measure the schema before anything of the release; or remember it, where it was begun."""
+    manifest, ledger = this.site.manifest, this.site.ledger()
+    done = change.database.scripts_of(manifest.digest)
+    begun = done or any(script.name in ledger.unfinished for script in change.plan())
+    this.measured.start = start_of(this.site.state, manifest) if begun else None
+    if not begun:
+        this.measured.start = change.database.schema()
+        change.measure.require_start(this.measured.start)
+        keep_start(this.site.state, manifest, this.measured.start)
 
 
-def _run_each(
-    pending: tuple[Script, ...],
-    verify: tuple[Script, ...],
-    transaction: Transaction,
-    change: Change,
-    report: Report,
-) -> None:
-    report.step(f"{change.measured.manifest.title}: {len(pending)} scripts to run")
-    for number, script in enumerate(pending, 1):
-        report.script(number, len(pending), script.name)
-        change.measured.runs.append(transaction.run(script, change.content))
-    for script in verify:
-        report.step(f"  verifying with {script.name}")
-        transaction.run(script, change.content)
-    transaction.settle_constraints()
+def _finish_online(this: Install) -> None:
+    """The online scripts that come after, on a database and an application that are switched."""
+    change, measured = this.change, this.measured
+    if change is None or not _is_online(change):
+        return
+    try:
+        with change.database.held():
+            end = run_after(change)
+            runs = change.database.scripts_of(this.site.manifest.digest)
+    except InstallerError as error:
+        _record_failure(this, error)
+        raise
+    measured.later = runs[len(measured.earlier) + len(measured.runs) :]
+    finish(this.site.state, end, runs, measured.ledger)
+
+
+def _is_online(change: Change) -> bool:
+    """Whether any script is online of those that this release brings, or has brought, here."""
+    done = [run.script for run in change.database.scripts_of(change.manifest.digest)]
+    names = {*done, *(script.name for script in change.plan())}
+    scripts = change.manifest.database.scripts if change.manifest.database else ()
+    return any(script.online for script in scripts if script.name in names)
 
 
 def _record_adoption(site: Site, origin: Origin, reason: str) -> None:
@@ -318,91 +301,29 @@ def _record_adoption(site: Site, origin: Origin, reason: str) -> None:
         transaction.record("adopted", origin, runs, detail=reason)
 
 
-def _record_failure(
-    site: Site, measured: Measurement, error: InstallerError, report: Report
-) -> None:
-    """Say in the ledger and in a receipt that it failed, and why; nothing of it stands."""
-    measured.after, measured.ledger = None, None
-    if site.database:
+def _record_failure(this: Install, error: InstallerError) -> None:
+    """Say in the ledger that it failed, and why."""
+    this.measured.ledger = None
+    if this.site.database:
         words = f"exit code {error.exit_code}: {error}"
         try:
-            with site.database.transaction() as transaction:
-                measured.ledger = transaction.record("failed", measured.origin, detail=words)
+            with this.site.database.transaction() as transaction:
+                this.measured.ledger = transaction.record(
+                    "failed", this.measured.origin, detail=words
+                )
         except InstallerError as unrecorded:
-            report.warn(f"the ledger has no row for this failure: {unrecorded}")
-    measured.keep(site.state, error)
+            this.report.warn(f"the ledger has no row for this failure: {unrecorded}")
 
 
-def _stands(site: Site) -> bool:
+def _stands(site: Site, pending: tuple[Script, ...]) -> bool:
     """Whether the release is installed here, whole: then there is nothing to do."""
     manifest, installed = site.manifest, site.state.installed()
     if installed is None or installed.digest != manifest.digest or not site.is_committed():
         return False
+    if pending:
+        return False
     if site.folder and manifest.application:
         if site.folder.current_version() != manifest.version:
             return False
-        require_tree(manifest.application.tree, site.folder.tree(), str(site.folder.root))
+        site.folder.require_whole(manifest.application)
     return site.state.pending() is None
-
-
-def _settle_other(
-    state: ProductState, manifest: Manifest, machine: Machine, report: Report
-) -> None:
-    """Settle an install of another release that was cut short; the same one simply runs again."""
-    pending = state.pending()
-    if pending is None:
-        publish(state, machine.state, report)  # what could not be signed at the time
-    elif pending.digest != manifest.digest:
-        _settle(pending, state, machine, report)
-
-
-def _settle(pending: Manifest, state: ProductState, machine: Machine, report: Report) -> Outcome:
-    report.about(pending)
-    with open_site(pending, state, machine) as site:
-        if site.is_committed():
-            _require_staged(site)
-            _switch(site, machine, report)
-            return Outcome(pending.product, pending.version, "rolled forward")
-        if site.folder:
-            site.folder.discard(pending.version)
-        state.abandon()
-        report.step(f"{pending.title}: not committed; what was staged is removed")
-        return Outcome(pending.product, pending.version, "taken back")
-
-
-def _require_staged(site: Site) -> None:
-    application = site.manifest.application
-    if not (site.folder and application):
-        return
-    staged = site.folder.folder(site.manifest.version)
-    if scan(staged) != application.tree:
-        raise NotSwitchedError(f"{staged} is not whole; install the package again to stage it anew")
-
-
-def _switch(site: Site, machine: Machine, report: Report) -> None:
-    """Let the application follow the database; from here on nothing may fail the install."""
-    manifest = site.manifest
-    if site.folder and manifest.application:
-        site.folder.switch(manifest.version)
-        report.step(f"{manifest.title}: {site.folder.root}/current switched")
-    publish(site.state, machine.state, report)
-    site.state.finish()
-    if site.folder and manifest.application:
-        target = machine.host.application(manifest.product, manifest.application.root)
-        _prune(site.folder, target.keep, report)
-        for service in target.services:
-            _restart(service, report)
-
-
-def _prune(folder: ApplicationFolder, keep: int, report: Report) -> None:
-    try:
-        folder.prune(keep)
-    except OSError as error:
-        report.warn(f"old releases could not be removed: {error}")
-
-
-def _restart(service: str, report: Report) -> None:
-    report.step(f"restarting {service}")
-    done = run([SYSTEMCTL, "restart", service], timeout=RESTART_TIMEOUT)
-    if done.returncode:
-        report.warn(f"{service} was not restarted: {words(done)}")

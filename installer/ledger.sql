@@ -9,6 +9,7 @@ CREATE TABLE countersign.ledger (
     id bigint PRIMARY KEY,
     at timestamptz NOT NULL,
     event text NOT NULL CHECK (event IN ('script applied', 'script adopted',
+        'statement started', 'statement applied',
         'release applied', 'release adopted', 'release failed')),
     product text NOT NULL,
     version text NOT NULL,
@@ -16,6 +17,7 @@ CREATE TABLE countersign.ledger (
     manifest text NOT NULL CHECK (manifest ~ '^[0-9a-f]{64}$'),
     script text,
     script_digest text CHECK (script_digest ~ '^[0-9a-f]{64}$'),
+    statement integer,
     milliseconds bigint,
     rows bigint,
     signers text[] NOT NULL,
@@ -26,13 +28,14 @@ CREATE TABLE countersign.ledger (
     detail text,
     previous text NOT NULL,
     hash text NOT NULL UNIQUE,
-    CHECK ((event LIKE 'script %') = (script IS NOT NULL)),
+    CHECK ((event LIKE 'release %') = (script IS NULL)),
+    CHECK ((event LIKE 'statement %') = (statement IS NOT NULL)),
     CHECK ((script IS NULL) = (script_digest IS NULL))
 );
 CREATE UNIQUE INDEX ledger_script_once ON countersign.ledger (product, script)
-    WHERE script IS NOT NULL;
+    WHERE script IS NOT NULL AND statement IS NULL;
 
-COMMENT ON TABLE countersign.ledger IS 'One row for each script and release applied or adopted, and each release refused';
+COMMENT ON TABLE countersign.ledger IS 'One row for each script and release applied or adopted, each statement of online scripts, and each release refused';
 COMMENT ON COLUMN countersign.ledger.id IS 'Rises by one, without gaps';
 COMMENT ON COLUMN countersign.ledger.at IS 'When the row was written; a script''s run ended then at the latest';
 COMMENT ON COLUMN countersign.ledger.event IS 'What happened; adopted: declared to stand already, not run';
@@ -42,6 +45,7 @@ COMMENT ON COLUMN countersign.ledger.sequence IS 'The release''s place in the pr
 COMMENT ON COLUMN countersign.ledger.manifest IS 'SHA-256 of the signed manifest.json, in hexadecimal';
 COMMENT ON COLUMN countersign.ledger.script IS 'Path of the script in the release';
 COMMENT ON COLUMN countersign.ledger.script_digest IS 'SHA-256 of the very bytes that ran';
+COMMENT ON COLUMN countersign.ledger.statement IS 'Which statement of an online script, from 1; null for the script as a whole';
 COMMENT ON COLUMN countersign.ledger.milliseconds IS 'How long the script, or the whole transaction, took';
 COMMENT ON COLUMN countersign.ledger.rows IS 'Rows that the script''s statements processed, by PostgreSQL''s count';
 COMMENT ON COLUMN countersign.ledger.signers IS 'Who signed: role, name and primary key fingerprint of each';
@@ -58,7 +62,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 RETURN encode(sha256(convert_to(jsonb_build_array(entry.id, entry.previous,
     to_char(entry.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), entry.event,
     entry.product, entry.version, entry.sequence, entry.manifest, entry.script,
-    entry.script_digest, entry.milliseconds, entry.rows, entry.signers, entry.environment,
+    entry.script_digest, entry.statement, entry.milliseconds, entry.rows, entry.signers, entry.environment,
     entry.host, entry.package, entry.installer, entry.detail)::text, 'UTF8')), 'hex');
 COMMENT ON FUNCTION countersign.hash_of IS 'SHA-256 over a row''s columns, previous included, as a JSON array';
 

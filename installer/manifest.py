@@ -8,10 +8,11 @@ is ever serialised again in order to verify it.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from installer.openpgp import FINGERPRINT, MAX_SIGNATURE_SIZE
-from installer.strict_json import MAX_DOCUMENT_SIZE, Fields, load_json
+from installer.strict_json import DIGEST, MAX_DOCUMENT_SIZE, Fields, load_json
 from installer.tree import MODES, Digest, Entry, Tree, by_path, digest_of, tree_digest
 
 FORMAT = 1
@@ -20,6 +21,13 @@ MAX_MANIFEST_SIZE = MAX_DOCUMENT_SIZE
 MAX_CONTENT_SIZE = 16 * 1024**3
 EMPTY = "empty"
 """The starting point of a host that has no application yet."""
+BEFORE, AFTER = "before", "after"
+"""When an online script runs: before or after the release's transaction."""
+EDITED, REMOVED, LATE, REORDERED = CHANGES = ("edited", "removed", "late", "reordered")
+"""What may have become of a script that was released: other bytes; gone; new, with a place before
+one that was applied; at another place."""
+COPY_OPTIONS = ("format", "delimiter", "null", "header", "quote", "escape")
+"""Options that a COPY with inline rows may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +52,69 @@ class Author:
 
 
 @dataclass(frozen=True, slots=True)
-class Script(Blob):
-    """An SQL script. Each run, `[runs[i], runs[i + 1])` in bytes, is one or more whole statements.
+class Copy:
+    """A COPY … FROM STDIN whose rows are in the script, right behind it.
 
-    No runs: the script holds no statement. `author` is None where nobody has signed the script.
+    `table` is as SQL has it, quoted; `columns` are bare names. `options` has COPY's own, such as
+    `format` and `delimiter`. The rows are the first `size` bytes of their gap.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    options: Mapping[str, str] = field(hash=False)
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes `[start, end)` of a script that are not SQL and in no run.
+
+    They are the rows of the COPY that is the run before, or a line that pg_dump writes for psql.
+    """
+
+    start: int
+    end: int
+    copy: Copy | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrentIndex:
+    """The index that the run number `run` of an online script makes or drops CONCURRENTLY.
+
+    `name` is as SQL has it: quoted, and with the schema where the script names that.
+    """
+
+    run: int
+    verb: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Online:
+    """A script that is no part of the release's transaction: each run is a transaction by itself.
+
+    It runs BEFORE the release's transaction or AFTER it. Each run is one statement; with `repeat`
+    it runs again and again until it processes no row.
+    """
+
+    when: str
+    repeat: bool
+    indexes: tuple[ConcurrentIndex, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script(Blob):
+    """An SQL script. Each run is one or more whole statements.
+
+    Run i begins at byte `runs[i]`, and ends where the next run or a gap begins. No runs: the script
+    holds no statement. `author` is None where nobody has signed the script, `online` where it is
+    part of the release's one transaction.
     """
 
     runs: tuple[int, ...]
+    gaps: tuple[Gap, ...] = ()
     author: Author | None = None
+    online: Online | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +162,41 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A script that is allowed to sort before scripts already applied, and why."""
+    """A change of a released script that is deliberate, and why.
+
+    `change` is one of CHANGES. `applied` has the digests under which an edited or a removed script
+    may have been applied; it is empty for the other changes.
+    """
 
     script: str
+    change: str
+    applied: tuple[Digest, ...]
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """How the release was tried before it was signed.
+
+    `major` is the server's version, `starts` the starting points.
+    """
+
+    major: int
+    starts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Database:
-    """The database's scripts in the order of the release, and those that verify the result."""
+    """The database's scripts in the order of the release, and those that verify the result.
+
+    `rehearsal` is None where the release was signed without one.
+    """
 
     name: str
     scripts: tuple[Script, ...]
     verify: tuple[Script, ...]
-    accept: tuple[Accepted, ...]
+    accept: tuple[Accepted, ...] = ()
+    rehearsal: Rehearsal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,26 +332,122 @@ def _patch(fields: Fields) -> Patch:
 
 
 def _database(fields: Fields) -> Database:
+    rehearsal = fields.optional("rehearsal")
     database = Database(
         name=fields.matching("name", DATABASE),
         scripts=fields.each("scripts", _script),
         verify=fields.each("verify", _script),
-        accept=fields.each("accept", lambda f: Accepted(f.path("script"), f.line("reason"))),
+        accept=fields.each("accept", _accepted),
+        rehearsal=_rehearsal(rehearsal) if rehearsal else None,
     )
     fields.require_all_read()
     _require_tree([s.name for s in (*database.scripts, *database.verify)], fields)
-    if unknown := {a.script for a in database.accept} - {s.name for s in database.scripts}:
-        fields.refuse(f"accept names {min(unknown)}, which is no script of this release")
+    _require_accept(database, fields)
+    if any(script.online for script in database.verify):
+        fields.refuse("a script that verifies is online, and could not be rolled back")
     return database
 
 
+def _accepted(fields: Fields) -> Accepted:
+    return Accepted(
+        script=fields.path("script"),
+        change=fields.matching("change", re.compile("|".join(CHANGES))),
+        applied=tuple(map(Digest, fields.sequence("applied", str))),
+        reason=fields.line("reason"),
+    )
+
+
+def _require_accept(database: Database, fields: Fields) -> None:
+    """Each entry is about one change of one script, and says what that needs."""
+    names = {script.name for script in database.scripts}
+    seen: set[tuple[str, str]] = set()
+    for entry in database.accept:
+        what = f"accept of {entry.script}, {entry.change},"
+        if (entry.script, entry.change) in seen:
+            fields.refuse(f"{what} is there twice")
+        seen.add((entry.script, entry.change))
+        if (entry.script in names) == (entry.change == REMOVED):
+            fields.refuse(f"{what} is about a script that this release does not have, or has")
+        if bool(entry.applied) != (entry.change in {EDITED, REMOVED}):
+            fields.refuse(f"{what} has applied, or lacks it")
+        if not all(map(DIGEST.fullmatch, entry.applied)):
+            fields.refuse(f"{what} has something else than digests in applied")
+
+
+def _rehearsal(fields: Fields) -> Rehearsal:
+    rehearsal = Rehearsal(fields.integer("major", 1, 999), fields.sequence("starts", str))
+    fields.require_all_read()
+    return rehearsal
+
+
 def _script(fields: Fields) -> Script:
-    name, digest = fields.path("name"), fields.digest("digest")
-    size, runs = fields.integer("size", 0, MAX_CONTENT_SIZE), fields.sequence("runs", int)
-    if runs and not (list(runs) == sorted(set(runs)) and runs[0] >= 0 and runs[-1] < size):
+    author, online = fields.optional("author"), fields.optional("online")
+    script = Script(
+        name=fields.path("name"),
+        digest=fields.digest("digest"),
+        size=fields.integer("size", 0, MAX_CONTENT_SIZE),
+        runs=fields.sequence("runs", int),
+        gaps=fields.each("gaps", _gap),
+        author=_author(author) if author else None,
+        online=_online(online) if online else None,
+    )
+    _require_cuts(script, fields)
+    return script
+
+
+def _require_cuts(script: Script, fields: Fields) -> None:
+    """Runs and gaps rise within the script, and rows follow the COPY that reads them."""
+    runs = script.runs
+    if runs and not (list(runs) == sorted(set(runs)) and runs[0] >= 0 and runs[-1] < script.size):
         fields.refuse("runs are not rising offsets within the script")
-    author = fields.optional("author")
-    return Script(name, digest, size, runs, _author(author) if author else None)
+    end = 0
+    for gap in script.gaps:
+        if not end <= gap.start < gap.end <= script.size:
+            fields.refuse("gaps are not rising ranges within the script")
+        if any(gap.start <= run < gap.end for run in runs):
+            fields.refuse("a run begins within a gap")
+        if gap.copy and not (runs and end <= max((r for r in runs if r < gap.start), default=-1)):
+            fields.refuse("rows follow no COPY")
+        end = gap.end
+    if script.online and (script.gaps or any(i.run >= len(runs) for i in script.online.indexes)):
+        fields.refuse("an online script has gaps, or indexes of runs that it has not")
+
+
+def _gap(fields: Fields) -> Gap:
+    start, end = (fields.integer(key, 0, MAX_CONTENT_SIZE) for key in ("start", "end"))
+    copy = fields.optional("copy")
+    return Gap(start, end, _copy(copy, end - start) if copy else None)
+
+
+def _copy(fields: Fields, most: int) -> Copy:
+    copy = Copy(
+        table=fields.line("table"),
+        columns=fields.sequence("columns", str),
+        options=fields.texts("options", COPY_OPTIONS),
+        size=fields.integer("size", 0, max(most, 0)),
+    )
+    fields.require_all_read()
+    if not copy.columns:
+        fields.refuse("COPY without columns")
+    return copy
+
+
+def _online(fields: Fields) -> Online:
+    online = Online(
+        when=fields.matching("when", re.compile(f"{BEFORE}|{AFTER}")),
+        repeat=fields.flag("repeat"),
+        indexes=fields.each("indexes", _index),
+    )
+    fields.require_all_read()
+    return online
+
+
+def _index(fields: Fields) -> ConcurrentIndex:
+    return ConcurrentIndex(
+        run=fields.integer("run", 0, MAX_CONTENT_SIZE),
+        verb=fields.matching("verb", re.compile("create|drop")),
+        name=fields.line("name"),
+    )
 
 
 def _author(fields: Fields) -> Author:

@@ -36,7 +36,7 @@ CHAIN = ("DEV", "QAT", "PRD")
 APPROVAL_DAYS = 30
 """How long an approval is good at most, where the policy does not say."""
 
-_CONDITIONS = ("receipt", "max_approval_days", "signed_scripts", "schema")
+_CONDITIONS = ("receipt", "max_approval_days", "signed_scripts", "schema", "online")
 _LAYER = re.compile("|".join(LAYERS))
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,99}")
 _ROLE = re.compile(r"[a-z][a-z-]{0,31}")
@@ -88,7 +88,7 @@ class Requirement:
     `signers` says how many of which role have to sign the manifest, `customers` how many customers
     the approval. `receipt_from` is the environment whose receipt it takes, or None; `layers` are
     the layers of the schema that then have to be the same. `signed_scripts`: each script has to be
-    signed by its author.
+    signed by its author. `online`: scripts may run outside of the release's transaction.
     """
 
     signers: Mapping[str, int]
@@ -97,6 +97,7 @@ class Requirement:
     max_approval_days: int
     signed_scripts: bool
     layers: tuple[str, ...]
+    online: bool = False
 
     @property
     def needs_dossier(self) -> bool:
@@ -304,6 +305,7 @@ def _requirement(
         max_approval_days=table.integer("max_approval_days", 1, 3650, APPROVAL_DAYS),
         signed_scripts=table.flag("signed_scripts"),
         layers=table.texts("schema", _LAYER, LAYERS),
+        online=table.flag("online"),
     )
 
 

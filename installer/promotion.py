@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from installer.errors import SchemaDiffersError
 from installer.fingerprint import Schema, require_same
-from installer.manifest import Script
 from installer.receipt import MeasuredDatabase, Receipt
 
 
@@ -20,21 +19,41 @@ class Measure:
     receipt: Receipt | None = None
     layers: tuple[str, ...] = ()
 
-    def require_scripts(self, pending: Sequence[Script]) -> None:
-        """Refuse to run other scripts than ran there.
+    def require_scripts(self, here: Sequence[str]) -> None:
+        """Refuse to run other scripts than ran there, or in another order.
 
         Raises:
             SchemaDiffersError: `detail` has both lists.
         """
         if (tested := self._tested) is None:
             return
-        ran, here = [s.name for s in tested.scripts], [s.name for s in pending]
-        if ran != here:
+        ran = [script.name for script in tested.scripts]
+        if ran != list(here):
             raise SchemaDiffersError(
                 f"{self._where} ran {len(ran)} scripts, and {len(here)} would run here",
                 detail=f"  {self._where} ran: {', '.join(ran) or 'none'}\n"
                 f"  to run here: {', '.join(here) or 'none'}",
             )
+
+    def require_start(self, found: Schema) -> None:
+        """Refuse a schema that is not the one that the release was begun on, online scripts first.
+
+        Raises:
+            SchemaDiffersError: `detail` names the objects.
+        """
+        if tested := self._tested:
+            what = f"the schema is not what {self._where} had before this release"
+            require_same(tested.start, found, self.layers, what)
+
+    def require_end(self, found: Schema) -> None:
+        """Refuse a schema that the online scripts have left otherwise than there.
+
+        Raises:
+            SchemaDiffersError: `detail` names the objects.
+        """
+        if tested := self._tested:
+            what = f"the online scripts make of the schema something else than in {self._where}"
+            require_same(tested.end, found, self.layers, what)
 
     def require_before(self, found: Schema) -> None:
         """Refuse a schema that is not the one that the release was tested on.
@@ -43,7 +62,8 @@ class Measure:
             SchemaDiffersError: `detail` names the objects.
         """
         if tested := self._tested:
-            what = f"the schema is not what {self._where} had before this release"
+            moment = "this release's transaction" if tested.online else "this release"
+            what = f"the schema is not what {self._where} had before {moment}"
             require_same(tested.before, found, self.layers, what)
 
     def require_after(self, found: Schema) -> None:

@@ -5,23 +5,42 @@ Queries in bytes go past psycopg's cursors, with PostgreSQL's own parameters.
 
 ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time in a database
 
-FIND_FUNCTION = b"""
-SELECT oid, ctid FROM pg_catalog.pg_proc
-WHERE oid = 'countersign.run_script(text[])'::pg_catalog.regprocedure
-"""
-CALL_FUNCTION = b"""
+FIND_FUNCTION = {
+    name: b"SELECT oid, ctid FROM pg_catalog.pg_proc "
+    b"WHERE oid = 'countersign.%b'::pg_catalog.regprocedure" % signature
+    for name, signature in {
+        "run_script": b"run_script(text[])",
+        "insert_rows": b"insert_rows(text,text[])",
+    }.items()
+}
+CALL_FUNCTION = {
+    "run_script": b"""
 SELECT countersign.run_script($1::text[]), pg_catalog.pg_current_xact_id()
 FROM pg_catalog.pg_proc WHERE oid = $2::pg_catalog.oid AND ctid = $3::pg_catalog.tid
-"""
+""",
+    "insert_rows": b"""
+SELECT countersign.insert_rows($1::text, $2::text[]), pg_catalog.pg_current_xact_id()
+FROM pg_catalog.pg_proc WHERE oid = $3::pg_catalog.oid AND ctid = $4::pg_catalog.tid
+""",
+}
+DROP_FUNCTIONS = (
+    b"DROP FUNCTION countersign.run_script(text[]), countersign.insert_rows(text, text[])"
+)
 RESET_SESSION = b"RESET ALL; DEALLOCATE ALL; DISCARD TEMP"
 SUITABLE = """
-SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), owner.oid IS NOT NULL,
-    owner.rolsuper, pg_catalog.pg_has_role(login.oid, owner.oid, 'MEMBER'),
-    pg_catalog.pg_has_role(owner.oid, login.oid, 'MEMBER'), login.rolname
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
+    pg_catalog.current_setting('wal_level'),
+    pg_catalog.quote_ident(pg_catalog.current_database()),
+    pg_catalog.quote_ident(login.rolname), pg_catalog.quote_ident(%(owner)s),
+    login.rolsuper, pg_catalog.pg_has_role(login.oid, owner.oid, 'MEMBER'),
+    owner.rolsuper, pg_catalog.pg_has_role(owner.oid, login.oid, 'MEMBER'),
+    pg_catalog.has_function_privilege(
+        login.oid, 'pg_catalog.pg_create_restore_point(text)', 'EXECUTE')
 FROM pg_catalog.pg_roles AS login
 LEFT JOIN pg_catalog.pg_roles AS owner ON owner.rolname = %(owner)s
 WHERE login.rolname = session_user
 """
+RESTORE_POINT = "SELECT pg_catalog.pg_create_restore_point(%s)::text"
 LEDGER_IS_OURS = """
 SELECT owner.rolname = session_user AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relowner <> n.nspowner)
@@ -56,8 +75,22 @@ SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, mode)) FROM (
 ) AS held
 """
 SCRIPTS = """
-SELECT script, script_digest FROM countersign.ledger WHERE product = %s AND script IS NOT NULL
+SELECT script, script_digest FROM countersign.ledger
+WHERE product = %s AND event IN ('script applied', 'script adopted')
 """
+# Of scripts that are not applied as a whole: nothing is left to be done of the others.
+STATEMENTS = """
+SELECT script, script_digest, statement, event FROM countersign.ledger AS l
+WHERE product = %s AND statement IS NOT NULL AND NOT EXISTS (
+    SELECT FROM countersign.ledger AS whole WHERE whole.product = l.product
+    AND whole.script = l.script AND whole.event IN ('script applied', 'script adopted'))
+ORDER BY id
+"""
+SCRIPTS_OF = """
+SELECT script, script_digest, milliseconds, rows FROM countersign.ledger
+WHERE manifest = %s AND event = 'script applied' ORDER BY id
+"""
+UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(%s)"
 RELEASES = """
 SELECT version, sequence, manifest FROM countersign.ledger
 WHERE product = %s AND event IN ('release applied', 'release adopted')
@@ -83,8 +116,10 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
     AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 """
 BLOCKERS = r"""
-SELECT pg_catalog.format('pid %%s (user %%s, %%s, since %%s): %%s', pid, usename,
-    application_name, pg_catalog.date_trunc('second', xact_start),
-    pg_catalog.left(pg_catalog.regexp_replace(query, '\s+', ' ', 'g'), 120))
+SELECT pg_catalog.format('pid %%s (%%s): %%s', pid, pg_catalog.concat_ws(', ',
+    'user ' || usename, nullif(application_name, ''),
+    'since ' || pg_catalog.date_trunc('second', xact_start)),
+    CASE query WHEN '<insufficient privilege>' THEN 'only pg_read_all_stats sees what it runs'
+    ELSE pg_catalog.left(pg_catalog.regexp_replace(query, '\s+', ' ', 'g'), 120) END)
 FROM pg_catalog.pg_stat_activity WHERE pid = ANY(pg_catalog.pg_blocking_pids(%s)) ORDER BY pid
 """

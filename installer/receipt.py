@@ -67,6 +67,8 @@ class MeasuredDatabase:
 
     `system` is the cluster's identifier, `ledger` the hash of the ledger's last row. `created` has
     the relations that the release made; `milliseconds` is the transaction's time up to COMMIT.
+    `online` has the schema before the online scripts that come before the transaction, and after
+    those that come after it; None where there are none.
     """
 
     name: str
@@ -80,6 +82,17 @@ class MeasuredDatabase:
     locks: tuple[Lock, ...]
     created: tuple[str, ...]
     retries: tuple[Retry, ...]
+    online: tuple[Schema, Schema] | None = None
+
+    @property
+    def start(self) -> Schema:
+        """The schema before anything of the release."""
+        return self.online[0] if self.online else self.before
+
+    @property
+    def end(self) -> Schema:
+        """The schema after all of the release."""
+        return self.online[1] if self.online else self.after
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +212,29 @@ def _database_document(database: MeasuredDatabase) -> dict[str, Any]:
             "before": dict(database.before.fingerprints),
             "after": dict(database.after.fingerprints),
             "objects": [item._asdict() for item in database.before.objects],
-            "changes": [
-                {name: getattr(change, name) for name in Change.__slots__}  # asdict is slow
-                for change in changes(database.before, database.after)
-            ],
+            "changes": _changes(database.before, database.after),
+            "online": database.online
+            and {
+                "start": _apart(database.before, database.online[0]),
+                "end": _apart(database.after, database.online[1]),
+            },
         },
         "scripts": [asdict(script) for script in database.scripts],
         "locks": [asdict(lock) for lock in database.locks],
         "created": list(database.created),
         "retries": [asdict(retry) for retry in database.retries],
     }
+
+
+def _apart(schema: Schema, other: Schema) -> dict[str, Any]:
+    return {"fingerprints": dict(other.fingerprints), "changes": _changes(schema, other)}
+
+
+def _changes(before: Schema, after: Schema) -> list[dict[str, str | None]]:
+    return [
+        {name: getattr(change, name) for name in Change.__slots__}  # asdict is slow
+        for change in changes(before, after)
+    ]
 
 
 def _failure(fields: Fields) -> Failure:
@@ -224,7 +250,7 @@ def _application(fields: Fields) -> MeasuredApplication:
 
 
 def _database(fields: Fields) -> MeasuredDatabase:
-    before, after = _schemas(fields.table("schema"))
+    before, after, online = _schemas(fields.table("schema"))
     database = MeasuredDatabase(
         name=fields.matching("name", DATABASE),
         system=fields.matching("system", re.compile(r"[0-9]{1,20}")),
@@ -237,6 +263,7 @@ def _database(fields: Fields) -> MeasuredDatabase:
         locks=fields.each("locks", lambda f: Lock(f.text("relation"), f.line("mode"))),
         created=fields.sequence("created", str),
         retries=fields.each("retries", _retry),
+        online=online,
     )
     fields.require_all_read()
     return database
@@ -255,14 +282,29 @@ def _retry(fields: Fields) -> Retry:
     return Retry(fields.text("reason"), fields.integer("milliseconds", 0, _MOST))
 
 
-def _schemas(fields: Fields) -> tuple[Schema, Schema]:
+def _schemas(fields: Fields) -> tuple[Schema, Schema, tuple[Schema, Schema] | None]:
     major = fields.integer("major", 1, 999)
     before = schema_of(major, fields.each("objects", _object))
     after = before.changed(fields.each("changes", _change))
     for schema, key in ((before, "before"), (after, "after")):
         _require_fingerprints(schema.fingerprints, fields.table(key))
+    online = fields.optional("online")
     fields.require_all_read()
-    return before, after
+    return before, after, _online(before, after, online) if online else None
+
+
+def _online(before: Schema, after: Schema, fields: Fields) -> tuple[Schema, Schema]:
+    start, end = _other(before, fields.table("start")), _other(after, fields.table("end"))
+    fields.require_all_read()
+    return start, end
+
+
+def _other(schema: Schema, fields: Fields) -> Schema:
+    """What differs from `schema` as its changes say."""
+    other = schema.changed(fields.each("changes", _change))
+    _require_fingerprints(other.fingerprints, fields.table("fingerprints"))
+    fields.require_all_read()
+    return other
 
 
 def _object(fields: Fields) -> Sequence[str]:

@@ -4,14 +4,15 @@ A receipt is kept as a draft in the product's state before COMMIT, and signed wh
 ended, by this run or by the next. Nothing here fails an install: what cannot be signed is told.
 """
 
+import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from installer.database import Origin, ScriptRun, ServerIdentity
 from installer.durable import write_file
 from installer.errors import InstallerError
-from installer.fingerprint import Schema
+from installer.fingerprint import Schema, schema_of
 from installer.host_key import FOLDER as KEY_FOLDER
 from installer.host_key import HostKey
 from installer.manifest import Manifest
@@ -30,6 +31,7 @@ from installer.receipt import (
 )
 from installer.report import Report
 from installer.state import ProductState
+from installer.transaction import Origin, ScriptRun, ServerIdentity
 from installer.tree import Digest
 
 FOLDER = "receipts"
@@ -37,17 +39,25 @@ FOLDER = "receipts"
 
 @dataclass(slots=True)
 class Measurement:
-    """What is known of an install so far; filled in while it goes on."""
+    """What is known of an install so far; filled in while it goes on.
+
+    `start` is the schema before online scripts, where there are any, and `earlier` are those that
+    ran before the transaction, in this install or in one that was cut short; `runs` are its own,
+    `later` those that ran after it.
+    """
 
     manifest: Manifest
     origin: Origin
     started: int = field(default_factory=lambda: int(time.time()))
     server: ServerIdentity | None = None
+    start: Schema | None = None
     before: Schema | None = None
     after: Schema | None = None
     ledger: Digest | None = None
     milliseconds: int = 0
+    earlier: tuple[ScriptRun, ...] = ()
     runs: list[ScriptRun] = field(default_factory=list)
+    later: tuple[ScriptRun, ...] = ()
     locks: tuple[Lock, ...] = ()
     created: tuple[str, ...] = ()
     retries: tuple[Retry, ...] = ()
@@ -94,14 +104,52 @@ class Measurement:
             milliseconds=self.milliseconds,
             before=self.before,
             after=self.after or self.before,  # what failed was rolled back
-            scripts=tuple(
-                ScriptReceipt(run.script, run.script_digest, run.milliseconds, run.rows)
-                for run in self.runs
-            ),
+            scripts=tuple(map(_script, (*self.earlier, *self.runs))),
             locks=self.locks,
             created=self.created,
             retries=self.retries,
+            online=(self.start, self.after or self.before) if self.start else None,
         )
+
+
+def finish(
+    state: ProductState, end: Schema, runs: Sequence[ScriptRun], ledger: Digest | None
+) -> None:
+    """Put into the receipt that was kept before COMMIT what online scripts have done after it.
+
+    `runs` are all scripts of the release, `ledger` is the hash of its last row now. Where another
+    host made the change, the receipt here knows no database, and stays as it is.
+    """
+    for draft in state.drafts():
+        receipt = parse_receipt(draft.read_bytes())
+        if receipt.database:
+            database = replace(
+                receipt.database,
+                scripts=tuple(map(_script, runs)),
+                ledger=ledger or receipt.database.ledger,
+                online=(receipt.database.start, end),
+            )
+            finished = max(int(time.time()), receipt.started)
+            whole = replace(receipt, database=database, finished=finished)
+            state.keep_draft(draft.name, write_receipt(replace(whole, digest=Digest(""))))
+
+
+def _script(run: ScriptRun) -> ScriptReceipt:
+    return ScriptReceipt(run.script, run.script_digest, run.milliseconds, run.rows)
+
+
+def keep_start(state: ProductState, manifest: Manifest, schema: Schema) -> None:
+    """Keep what the schema was before anything of a release, until the release is installed."""
+    document = {"manifest": manifest.digest, "major": schema.major, "objects": schema.objects}
+    state.keep_start(json.dumps(document).encode())
+
+
+def start_of(state: ProductState, manifest: Manifest) -> Schema | None:
+    """What was kept as the schema before this release; None where it was not begun here."""
+    document = json.loads(state.start() or b"{}")
+    if document.get("manifest") != manifest.digest:
+        return None
+    return schema_of(document["major"], document["objects"])
 
 
 def newest(folder: Path, manifest: Manifest) -> Receipt | None:

@@ -10,10 +10,20 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from installer.errors import InstallerError
 from installer.manifest import Manifest
+
+
+class Steps(Protocol):
+    """Who is told how a change goes on."""
+
+    def step(self, text: str) -> None:
+        """Something was done, or is about to be."""
+
+    def script(self, number: int, total: int, name: str) -> None:
+        """The script `number` of `total` is about to run."""
 
 
 class Report:

@@ -51,7 +51,7 @@ def compare(found: Schema, receipt: Path, *, before: bool) -> Comparison:
         raise MalformedError(f"{receipt}: {error.strerror}") from None
     if measured.database is None:
         raise MalformedError(f"{receipt} does not say anything about a database")
-    expected = measured.database.before if before else measured.database.after
+    expected = measured.database.start if before else measured.database.end
     apart = changes(expected, found)
     what = f"{'before' if before else 'after'} {measured.title}"
     if not apart:

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 from installer.bundle import Bundle, dearmour, read_bundle, read_carried
 from installer.errors import MalformedError
-from installer.install import Outcome, install
+from installer.install import install
 from installer.machine import Machine
+from installer.outcome import Outcome
 from installer.report import Report
 from installer.rpm_payload import bundle_of_parent
 

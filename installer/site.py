@@ -49,7 +49,7 @@ def open_site(manifest: Manifest, state: ProductState, machine: Machine) -> Iter
         folder = database = None
         if manifest.application:
             target = machine.host.application(manifest.product, manifest.application.root)
-            folder = ApplicationFolder(target.root)
+            folder = ApplicationFolder(target.root, target.local, keep_local=target.keep_local)
         if manifest.database:
             named = machine.host.database(manifest.database.name)
             database = stack.enter_context(connect(named, manifest.title))

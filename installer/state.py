@@ -2,6 +2,7 @@
 
     installed   the head (manifest and signatures) of the release that was installed last
     pending     the head of a release whose install has begun and not ended
+    start       the schema before its online scripts, until it is installed (`installer.receipts`)
     *.json      its receipt, from just before COMMIT until it is signed (`installer.receipts`)
     lock        held while an install runs: one at a time on a host
 
@@ -32,6 +33,7 @@ class ProductState:
         self._folder = folder
         self._installed = folder / "installed"
         self._pending = folder / "pending"
+        self._start = folder / "start"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -66,6 +68,14 @@ class ProductState:
         """Keep the receipt of the install that has begun, through a loss of power too."""
         write_file(self._folder / name, receipt)
 
+    def keep_start(self, schema: bytes) -> None:
+        """Keep what the schema was before the release that is begun."""
+        write_file(self._start, schema)
+
+    def start(self) -> bytes:
+        """What was kept of the schema; empty where nothing was."""
+        return self._start.read_bytes() if self._start.exists() else b""
+
     def drafts(self) -> list[Path]:
         """Receipts that are not signed yet: one, or none."""
         return sorted(self._folder.glob("*.json"))
@@ -79,6 +89,7 @@ class ProductState:
     def finish(self) -> None:
         """The release that was pending is now the installed one."""
         self._pending.rename(self._installed)
+        self._start.unlink(missing_ok=True)
         sync_folder(self._folder)
 
 

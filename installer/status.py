@@ -4,15 +4,18 @@ Reads only. Package managers can be told to skip scriptlets (`rpm --noscripts`, 
 the package is there and the release is not, and this is where it shows.
 """
 
+import sys
 from dataclasses import dataclass
 
 from installer.application import ApplicationFolder
+from installer.database import APPLIED, STARTED, LedgerState
 from installer.errors import (
     ApplicationError,
     ConfigurationError,
     InstallerError,
     MalformedError,
     NotSwitchedError,
+    OnlineUnfinishedError,
     PlanDivergedError,
     SchemaDiffersError,
 )
@@ -23,7 +26,6 @@ from installer.packages import installed_version
 from installer.receipts import newest
 from installer.site import Site, open_site
 from installer.state import ProductState, products
-from installer.tree import differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ def status(product: str, machine: Machine) -> Status:
     with open_site(installed, state, machine) as site:
         ledger = site.ledger().version
         problems = (
-            *_interrupted(state),
+            *_interrupted(state, site.ledger()),
+            *_online_problems(site.ledger()),
             *_package_problems(installed, package),
             *_ledger_problems(installed, site),
             *_schema_problems(installed, site, machine),
@@ -79,9 +82,30 @@ def _never_installed(product: str, package: str | None, state: ProductState) -> 
     return ConfigurationError(f"no release of {product} was ever installed on this host")
 
 
-def _interrupted(state: ProductState) -> list[InstallerError]:
+def _interrupted(state: ProductState, ledger: LedgerState) -> list[InstallerError]:
     pending = state.pending()
-    return [NotSwitchedError(f"the install of {pending.title} was cut short")] if pending else []
+    if pending is None:
+        return []
+    scripts = pending.database.scripts if pending.database else ()
+    left = [script.name for script in scripts if script.name not in ledger.applied]
+    if left and pending.digest in ledger.releases:
+        names = ", ".join(left)
+        return [OnlineUnfinishedError(f"online scripts of {pending.title} are left: {names}")]
+    return [NotSwitchedError(f"the install of {pending.title} was cut short")]
+
+
+def _online_problems(ledger: LedgerState) -> list[InstallerError]:
+    """Online scripts that were begun: the package that has them finishes them."""
+    problems: list[InstallerError] = []
+    for name, progress in ledger.unfinished.items():
+        events = progress.statements
+        done = sum(event == APPLIED for event in events.values())
+        begun = [str(number) for number, event in events.items() if event == STARTED]
+        words = f"{name}: {done} of its statements are applied"
+        if begun:
+            words += f", and number {', '.join(begun)} was begun"
+        problems.append(OnlineUnfinishedError(f"the online script {words}; it is not finished"))
+    return problems
 
 
 def _package_problems(installed: Manifest, package: str | None) -> list[InstallerError]:
@@ -120,7 +144,7 @@ def _schema_problems(installed: Manifest, site: Site, machine: Machine) -> list[
         receipt = newest(machine.state, installed)
         if receipt and receipt.database:
             what = f"the schema is not what {installed.title} made of it"
-            require_same(receipt.database.after, site.database.schema(), LAYERS, what)
+            require_same(receipt.database.end, site.database.schema(), LAYERS, what)
     except (MalformedError, SchemaDiffersError) as error:
         return [error]
     return []
@@ -132,8 +156,8 @@ def _tree_problems(installed: Manifest, folder: ApplicationFolder | None) -> lis
     current = folder.current_version()
     if current != installed.version:
         return [NotSwitchedError(f"{folder.root}/current leads to {current}")]
-    found = differences(installed.application.tree, folder.tree())
-    if not found:
-        return []
-    detail = "\n".join(f"  {line}" for line in found)
-    return [ApplicationError(f"{folder.root}: {len(found)} files differ", detail=detail)]
+    try:
+        folder.require_whole(installed.application, most=sys.maxsize)
+    except ApplicationError as error:
+        return [error]
+    return []

@@ -8,7 +8,7 @@ is ever serialised again in order to verify it.
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -132,6 +132,17 @@ class Fields:
         if found is None or found.strftime(MOMENT) != text:  # strptime takes fewer digits, too
             self.refuse(f"{key} is {text!r}, no time such as 2026-01-31T00:00:00Z")
         return int(found.timestamp())
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        return self._take(key, bool)
+
+    def texts(self, key: str, known: Collection[str]) -> dict[str, str]:
+        """An object that has texts, under some of the `known` keys."""
+        values = self._take(key, dict)
+        if not values.keys() <= set(known) or any(type(v) is not str for v in values.values()):
+            self.refuse(f"{key} holds something else than texts for {', '.join(known)}")
+        return values
 
     def integer(self, key: str, least: int, most: int) -> int:
         """A whole number from `least` to `most`."""

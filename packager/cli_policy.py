@@ -259,6 +259,8 @@ def _requirement(requirement: Requirement) -> Iterator[str]:
     yield f"the release signed by {_roles(requirement.signers)}"
     if requirement.signed_scripts:
         yield "each script signed by its author"
+    if requirement.online:
+        yield "scripts may run outside of the release's transaction"
     if requirement.customers:
         days = requirement.max_approval_days
         who = _roles({CUSTOMER: requirement.customers})
@@ -287,6 +289,7 @@ def _document(found: Policy) -> dict[str, Any]:
                 "max_approval_days": requirement.max_approval_days,
                 "signed_scripts": requirement.signed_scripts,
                 "schema": requirement.layers,
+                "online": requirement.online,
             }
             for name, requirement in found.requirements.items()
         },

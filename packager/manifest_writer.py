@@ -20,7 +20,6 @@ from installer.manifest import (
     Database,
     Manifest,
     Patch,
-    Script,
     parse_manifest,
 )
 from installer.tree import Digest, digest_of
@@ -108,11 +107,8 @@ def _patch(patch: Patch) -> dict[str, Any]:
 def _database(database: Database) -> dict[str, Any]:
     return {
         "name": database.name,
-        "scripts": [_script(script) for script in database.scripts],
-        "verify": [_script(script) for script in database.verify],
+        "scripts": [asdict(script) for script in database.scripts],
+        "verify": [asdict(script) for script in database.verify],
         "accept": [asdict(accepted) for accepted in database.accept],
+        "rehearsal": database.rehearsal and asdict(database.rehearsal),
     }
-
-
-def _script(script: Script) -> dict[str, Any]:
-    return asdict(script) | {"runs": list(script.runs)}

@@ -152,7 +152,10 @@ def _unsigned(release: Path, output: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A release to be built. `starts` are names of earlier drafts, or `empty`."""
+    """A release to be built. `starts` are names of earlier drafts, or `empty`.
+
+    `online` has the scripts that run outside of the transaction, and when.
+    """
 
     version: str
     sequence: int
@@ -161,6 +164,7 @@ class Draft:
     starts: Sequence[str] = ("empty",)
     accept: Mapping[str, str] = field(default_factory=dict)
     label: str = ""
+    online: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -190,4 +194,6 @@ class Draft:
                 lines.append('verify = ["sql/verify/*.sql"]\n')
         for script, reason in self.accept.items():
             lines.append(f'[[database.accept]]\nscript = "{script}"\nreason = "{reason}"\n')
+        for script, when in self.online.items():
+            lines.append(f'[[database.online]]\nscript = "{script}"\nwhen = "{when}"\n')
         return "\n".join(lines)

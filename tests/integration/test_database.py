@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from installer.bundle import ContentReader, Section
-from installer.database import Database, Origin, ScriptRun, connect
+from installer.database import Database, connect
 from installer.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -24,8 +24,9 @@ from installer.errors import (
 from installer.host_file import DatabaseTarget
 from installer.manifest import Script
 from installer.queries import ADVISORY_LOCK
+from installer.transaction import Origin, ScriptRun
 from installer.tree import Digest, digest_of
-from tests.cluster import Cluster
+from tests.cluster import Cluster, private_cluster
 
 pytestmark = pytest.mark.integration
 
@@ -192,7 +193,7 @@ def test_a_function_that_was_changed_all_the_same_is_not_called_again(
         connection.transaction() as transaction,
     ):
         transaction.run(*script("sql/1.sql", "CREATE TABLE a ();\n"))
-        connection._connection.execute(f"ALTER FUNCTION {FUNCTION} SECURITY INVOKER")
+        connection._session._connection.execute(f"ALTER FUNCTION {FUNCTION} SECURITY INVOKER")
         transaction.run(*script("sql/2.sql", "CREATE TABLE b ();\n"))
 
     assert tables(cluster, database) == ""
@@ -482,6 +483,107 @@ def test_roles_that_would_let_a_script_reach_the_ledger_are_refused(
         connect(target(database, owner=owner), "test"),
     ):
         pytest.fail("it connected")
+
+
+@pytest.fixture
+def dba(cluster: Cluster, database: str) -> Iterator[str]:
+    """The conninfo of a login role that is a superuser, and a member of the owner role."""
+    cluster.psql("CREATE ROLE dba LOGIN SUPERUSER IN ROLE crm_owner")
+    yield cluster.conninfo(database_name(database), "dba")
+    cluster.psql("DROP OWNED BY dba", database_name(database))
+    cluster.psql("DROP ROLE dba")
+
+
+def test_a_login_role_that_is_a_superuser_is_refused_with_the_grants_that_it_needs_instead(
+    cluster: Cluster, database: str, dba: str
+) -> None:
+    name = database_name(database)
+    with (
+        pytest.raises(ConfigurationError, match="its login role dba is a superuser") as refused,
+        connect(target(dba), "test"),
+    ):
+        pytest.fail("it connected")
+
+    advice = refused.value.detail
+    assert "[database.crm]\nsuperuser = true" in advice
+    cluster.psql(advice[advice.index("ALTER ROLE") : advice.index("or let it be one")])
+    with connect(target(dba), "test") as opened, opened.transaction() as transaction:
+        transaction.record("failed", ORIGIN)
+    assert cluster.psql("SELECT count(*) FROM countersign.ledger", name) == "1"
+
+
+def test_a_login_role_may_be_a_superuser_where_the_host_file_says_so(
+    cluster: Cluster, database: str, dba: str
+) -> None:
+    cluster.psql("GRANT CREATE ON SCHEMA public TO crm_owner", database_name(database))
+    with connect(target(dba, superuser=True), "test") as opened:
+        apply(opened, script("sql/1.sql", "CREATE TABLE a ();\n"))
+
+    assert tables(cluster, database) == "a:crm_owner"
+
+
+def test_a_restore_point_is_refused_with_the_grant_that_it_needs(
+    cluster: Cluster, database: str
+) -> None:
+    marking = target(database, restore_point=True)
+    with (
+        pytest.raises(ConfigurationError, match="countersign may not make a restore") as refused,
+        connect(marking, "test"),
+    ):
+        pytest.fail("it connected")
+
+    grant = str(refused.value).partition(f"run in {database_name(database)}: ")[2]
+    cluster.psql(grant, database_name(database))
+    with connect(marking, "test") as opened:
+        before = cluster.psql("SELECT pg_current_wal_lsn()")
+        lsn = opened.restore_point("countersign crm 1.0")
+    assert cluster.psql(f"SELECT '{before}'::pg_lsn < '{lsn}'") == "t"
+    assert f'restore point "countersign crm 1.0" created at {lsn}' in log(cluster)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [("x" * 64, "value too long for restore point"), ("x", "permission denied for function")],
+)
+def test_a_restore_point_that_the_server_does_not_make_is_told_in_its_words(
+    connection: Database, cluster: Cluster, database: str, name: str, words: str
+) -> None:
+    if len(name) > 1:
+        function = "FUNCTION pg_create_restore_point(text)"
+        cluster.psql(f"GRANT EXECUTE ON {function} TO countersign", database_name(database))
+
+    with pytest.raises(ConfigurationError, match=f"no restore point: {words}"):
+        connection.restore_point(name)
+
+
+def test_a_connection_lost_before_the_restore_point_is_exit_code_30(
+    cluster: Cluster, connection: Database
+) -> None:
+    _terminate(cluster, "true")
+
+    with pytest.raises(DatabaseUnavailableError, match="no restore point"):
+        connection.restore_point("x")
+
+
+def test_a_server_that_writes_too_little_wal_for_a_restore_point_is_refused() -> None:
+    with private_cluster() as minimal:
+        conninfo = minimal.new_database("crm")
+        function = "FUNCTION pg_create_restore_point(text)"
+        minimal.psql(f"GRANT EXECUTE ON {function} TO countersign", "crm")
+        minimal.psql("ALTER SYSTEM SET wal_level = minimal")
+        minimal.psql("ALTER SYSTEM SET max_wal_senders = 0")
+        minimal.crash()
+        minimal.start()
+
+        with (
+            pytest.raises(ConfigurationError, match="makes no restore point with wal_level = min"),
+            connect(target(conninfo, restore_point=True), "test"),
+        ):
+            pytest.fail("it connected")
+
+
+def log(cluster: Cluster) -> str:
+    return (cluster.folder / "log").read_text()
 
 
 def test_a_connection_lost_in_a_script_leaves_nothing(

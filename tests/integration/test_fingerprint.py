@@ -13,10 +13,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from installer.database import Database, _read_schema, connect
+from installer.database import Database, connect
 from installer.errors import SchemaDiffersError
 from installer.fingerprint import LAYERS, Schema, changes, require_same
 from installer.host_file import DatabaseTarget
+from installer.session import Session
+from installer.transaction import read_schema
 from tests.cluster import Cluster, installed, private_cluster
 from tests.downloads import Wheel, unpacked
 
@@ -522,7 +524,7 @@ def test_the_schema_is_the_same_after(
     rich: Schema, session: psycopg.Connection, change: str
 ) -> None:
     session.execute(change)
-    require_same(rich, _read_schema(session), LAYERS, "the schema")
+    require_same(rich, read_schema(Session(session)), LAYERS, "the schema")
 
 
 def test_a_database_in_another_encoding_is_read_alike(server: Server) -> None:
@@ -826,7 +828,7 @@ def different(rich: Schema, session: psycopg.Connection) -> Different:
 
     def apply(change: str) -> list[tuple[str, str]]:
         session.execute(change)
-        found = changes(rich, _read_schema(session))
+        found = changes(rich, read_schema(Session(session)))
         return [(one.layer, f"{one.kind} {one.name}") for one in found]
 
     return apply
@@ -895,7 +897,7 @@ def test_drift_is_refused_with_the_object_and_both_definitions(
         "ALTER TABLE orders ALTER amount SET DEFAULT 1; CREATE INDEX drift ON audit (at)"
     )
     with pytest.raises(SchemaDiffersError, match="database crm: 2 objects differ") as refusal:
-        require_same(rich, _read_schema(session), LAYERS, "database crm")
+        require_same(rich, read_schema(Session(session)), LAYERS, "database crm")
     assert refusal.value.exit_code == 35
     assert refusal.value.detail == (
         "  column crm.orders.amount (structure)\n"
@@ -912,10 +914,10 @@ def test_a_function_is_told_where_it_differs(session: psycopg.Connection) -> Non
     make = "CREATE OR REPLACE FUNCTION long() RETURNS trigger LANGUAGE plpgsql AS '{}'"
     long = " ".join(f"PERFORM {number};" for number in range(200))
     session.execute(make.format(body.format(long)))
-    before = _read_schema(session)
+    before = read_schema(Session(session))
     session.execute(make.format(body.format(long.replace(" 150;", " 15;"))))
     with pytest.raises(SchemaDiffersError) as refusal:
-        require_same(before, _read_schema(session), LAYERS, "database crm")
+        require_same(before, read_schema(Session(session)), LAYERS, "database crm")
     lines = refusal.value.detail.splitlines()
     assert lines[0] == "  function crm.long() (structure)"
     assert all("PERFORM 149;" in line and len(line) < 200 for line in lines[1:])
@@ -941,15 +943,15 @@ def test_reading_in_a_transaction_leaves_neither_locks_nor_settings(server: Serv
             (SELECT string_agg(name || setting, ',' ORDER BY name) FROM pg_settings)
     """
     with server.opened("rich") as database, database.transaction() as transaction:
-        connection = database._connection
+        connection = database._session._connection
         connection.execute(state)
         before = connection.execute(state).fetchone()
         transaction.schema()
         assert connection.execute(state).fetchone() == before
     with server.opened("rich") as database:
-        before = database._connection.execute(state).fetchone()
+        before = database._session._connection.execute(state).fetchone()
         database.schema()
-        assert database._connection.execute(state).fetchone() == before
+        assert database._session._connection.execute(state).fetchone() == before
 
 
 def test_a_transaction_reads_what_it_has_made_and_never_the_ledger(
@@ -959,7 +961,7 @@ def test_a_transaction_reads_what_it_has_made_and_never_the_ledger(
     before = server.schema(name)
     with server.opened(name) as database, database.transaction() as transaction:
         require_same(before, transaction.schema(), LAYERS, "the schema beside the ledger")
-        database._connection.execute("SET ROLE crm_owner; CREATE TABLE crm.made (); RESET ROLE")
+        database._session._connection.execute("SET ROLE crm_owner; CREATE TABLE crm.made (); RESET ROLE")
         made = {(one.layer, one.name) for one in changes(before, transaction.schema())}
     # What reader may do there is a default privilege of crm_owner.
     assert made == {(layer, "crm.made") for layer in ("structure", "owners", "privileges")}

@@ -43,7 +43,9 @@ def manifest_of(contents: Sequence[bytes], compressed: bytes, **content: Any) ->
             "digest": digest(text),
             "size": len(text),
             "runs": [],
+            "gaps": [],
             "author": None,
+            "online": None,
         }
         for number, text in enumerate(contents)
     ]
@@ -60,7 +62,13 @@ def manifest_of(contents: Sequence[bytes], compressed: bytes, **content: Any) ->
                 "tagger": None,
             },
             "application": None,
-            "database": {"name": "crm", "scripts": scripts, "verify": [], "accept": []},
+            "database": {
+                "name": "crm",
+                "scripts": scripts,
+                "verify": [],
+                "accept": [],
+                "rehearsal": None,
+            },
             "content": {
                 "compression": "xz",
                 "digest": digest(compressed),

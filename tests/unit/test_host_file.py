@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from installer.errors import ConfigurationError
-from installer.host_file import ApplicationTarget, DatabaseTarget, parse_host_file
+from installer.host_file import ApplicationTarget, BackupCheck, DatabaseTarget, parse_host_file
+from installer.local import LocalPaths
 
 FULL = """
 environment = "QAT"
@@ -15,11 +16,20 @@ search_path = "crm, public"
 lock_timeout = 2
 statement_timeout = 900
 lock_wait = 0
+superuser = true
+restore_point = true
+
+[database.crm.backup]
+tool = "pgbackrest"
+name = "main"
+user = "pgbackrest"
+max_age_hours = 8760
 
 [application.crm]
 root = "/opt/crm"
 keep = 1
 services = ["crm.service", "crm-worker@1.service"]
+local = ["config/local.toml", "uploads/", "plugins/*.ini"]
 """
 LEAST = """
 environment = "PRD"
@@ -41,6 +51,10 @@ def database(lines: str) -> str:
     return f'environment = "QAT"\n[database.crm]\n{lines}\n'
 
 
+def backup(lines: str) -> str:
+    return database(f'service = "crm"\nowner = "x"\n[database.crm.backup]\n{lines}')
+
+
 def application(lines: str) -> str:
     return f'environment = "QAT"\n[application.crm]\n{lines}\n'
 
@@ -56,12 +70,16 @@ def test_a_full_host_file() -> None:
         lock_timeout=2,
         statement_timeout=900,
         lock_wait=0,
+        superuser=True,
+        restore_point=True,
+        backup=BackupCheck("pgbackrest", "main", "pgbackrest", 8760),
     )
     assert host.application("crm", "/opt/crm") == ApplicationTarget(
         product="crm",
         root=Path("/opt/crm"),
         keep=1,
         services=("crm.service", "crm-worker@1.service"),
+        local=LocalPaths(("uploads",), ("config/local.toml", "plugins/*.ini")),
     )
 
 
@@ -75,8 +93,18 @@ def test_what_is_left_out_has_a_default() -> None:
         lock_timeout=0.5,
         statement_timeout=0,
         lock_wait=60,
+        superuser=False,
+        restore_point=False,
+        backup=None,
     )
     assert host.application("crm", "/opt/crm") == ApplicationTarget("crm", Path("/opt/crm"), 3, ())
+
+
+@pytest.mark.parametrize("tool, user", [("pgbackrest", "postgres"), ("barman", "barman")])
+def test_a_backup_tool_runs_as_the_account_that_its_package_made(tool: str, user: str) -> None:
+    host = parse_host_file(backup(f'tool = "{tool}"\nname = "main"').encode())
+
+    assert host.database("crm").backup == BackupCheck(tool, "main", user, 24)
 
 
 def test_a_host_may_have_neither_database_nor_application() -> None:
@@ -132,6 +160,18 @@ def test_a_release_for_another_root_is_refused() -> None:
         (database('service = "c"\nowner = "x"\nsearch_path = "a;b"'), "search_path is 'a;b'"),
         (database('service = "c"\nowner = "x"\nsearch_path = "a,"'), "search_path is 'a,'"),
         (database('service = "c"\nowner = "x"\nsearch_path = "a\\n"'), "search_path is"),
+        (database('service = "c"\nowner = "x"\nsuperuser = "yes"'), "must be true or false"),
+        (database('service = "c"\nowner = "x"\nrestore_point = 1'), "must be true or false"),
+        (database('service = "c"\nowner = "x"\nbackup = "main"'), "backup must be a table"),
+        (backup('name = "main"'), "host.toml: [database.crm]: [backup]: tool is missing"),
+        (backup('tool = "barman"'), "[backup]: name is missing"),
+        (backup('tool = "cp"\nname = "main"'), "tool is 'cp', which does not match"),
+        (backup('tool = "barman"\nname = "--help"'), "name is '--help'"),
+        (backup('tool = "barman"\nname = "a b"'), "name is 'a b'"),
+        (backup('tool = "barman"\nname = "m"\nuser = "-x"'), "user is '-x'"),
+        (backup('tool = "barman"\nname = "m"\nmax_age_hours = 0'), "max_age_hours is 0"),
+        (backup('tool = "barman"\nname = "m"\nmax_age_hours = 8761'), "outside 1..8760"),
+        (backup('tool = "barman"\nname = "m"\nmax_age = 1'), "did you mean 'max_age_hours'?"),
         (application(""), "host.toml: [application.crm]: root is missing"),
         (application('root = "/opt/crm"\nowner = "crm"'), "unknown key 'owner'"),
         (application('root = "/opt/crm"\nkeep = 0'), "keep is 0, outside"),
@@ -140,6 +180,9 @@ def test_a_release_for_another_root_is_refused() -> None:
         (application('root = "/opt/crm"\nservices = ["crm"]'), "services holds 'crm'"),
         (application('root = "/opt/crm"\nservices = ["--no-block.service"]'), "services holds"),
         (application('root = "/opt/crm"\nservices = ["a.service", "a.service"]'), "twice"),
+        (application('root = "/opt/crm"\nlocal = "config/"'), "local must be a list"),
+        (application('root = "/opt/crm"\nlocal = [1]'), "local holds 1"),
+        (application('root = "/opt/crm"\nlocal = ["a/", "a/"]'), "local holds something twice"),
     ],
 )
 def test_what_is_not_meant_is_refused_with_its_place(text: str, reason: str) -> None:
@@ -197,3 +240,98 @@ def test_options_in_a_conninfo_are_refused_because_others_replace_them() -> None
 def test_settings_as_libpq_reads_them_are_accepted(conninfo: str) -> None:
     text = database(f"conninfo = '''{conninfo}'''\nowner = \"x\"")
     assert parse_host_file(text.encode()).database("crm").connection == conninfo
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        ".",
+        "./",
+        "..",
+        "../",
+        "/etc/passwd",
+        "../other",
+        "a/../b",
+        "a//b",
+        "uploads//",
+        "./a",
+        "a/.",
+        "a\\nb",
+        "a\\u0000b",
+        "a\\u2028b",
+        "a\\u001b[2Jb",
+    ],
+)
+def test_a_local_path_that_is_none_in_the_tree_is_refused(path: str) -> None:
+    words = refusal(application(f'root = "/opt/crm"\nlocal = ["{path}"]'))
+
+    assert "not a path below the application's tree, such as config/local.toml" in words
+
+
+@pytest.mark.parametrize("path", ["*", "?", "*/*", "?*/*", "**/x", "a/**"])
+def test_a_local_path_that_would_be_for_any_file_is_refused(path: str) -> None:
+    words = refusal(application(f'root = "/opt/crm"\nlocal = ["{path}"]'))
+
+    assert f"local holds {path!r}: it would be for any file" in words
+
+
+@pytest.mark.parametrize("path", ["*/", "up*/", "a/?/", "a/*/uploads/"])
+def test_a_local_folder_with_wildcards_is_refused(path: str) -> None:
+    words = refusal(application(f'root = "/opt/crm"\nlocal = ["{path}"]'))
+
+    assert f"local holds {path!r}: a folder is named without * and ?" in words
+
+
+@pytest.mark.parametrize("path", ["data/x", "data/x/", "data", "data/*.ini"])
+def test_a_local_path_in_a_folder_that_is_local_is_refused(path: str) -> None:
+    words = refusal(application(f'root = "/opt/crm"\nlocal = ["{path}", "data/"]'))
+
+    assert f"local holds {path!r}, and a folder that it is in" in words
+
+
+LOCAL = LocalPaths(("uploads",), ("config/local.toml", "plugins/*.ini", "conf.d/?0[x]"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "uploads",
+        "uploads/a",
+        "uploads/a/b/c.release",
+        "config/local.toml",
+        "plugins/a.ini",
+        "plugins/.ini",
+        "plugins/a\nb.ini",
+        "conf.d/10[x]",
+    ],
+)
+def test_what_is_local(path: str) -> None:
+    assert LOCAL.has(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "uploads2",
+        "x/uploads/a",
+        "config",
+        "config/local.toml/x",
+        "config/local.toml.release",
+        "config/local.toml.before-1.1",
+        "config/localxtoml",
+        "plugins/a/b.ini",
+        "plugins/A.INI",
+        "x/plugins/a.ini",
+        "conf.d/10x",
+        "conf.d/0[x]",
+    ],
+)
+def test_what_is_not_local(path: str) -> None:
+    assert not LOCAL.has(path)
+
+
+@pytest.mark.parametrize("name", ["a.ini.release", "a.ini.before-1.1", "a.before-1.ini"])
+def test_what_the_installer_puts_beside_a_file_is_not_local_itself(name: str) -> None:
+    assert not LocalPaths((), ("plugins/a*",)).has(f"plugins/{name}")

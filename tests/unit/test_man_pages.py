@@ -30,6 +30,7 @@ MACRO = re.compile(r"\.(TH|SH|SS|TP|IP|PP|B|I|BR|RB|IR|RI|BI|RS|RE|EX|EE|nh)( .*
 ESCAPES = re.compile(r"\\(-|e|f[BIR]|\(bu|\(lq|\(rq)")
 IN_AN_IDENTITY = "serial = 1\n[[identity]]\n"
 IN_A_DATABASE = 'environment = "QAT"\n[database.crm]\n'
+IN_A_BACKUP = f'{IN_A_DATABASE}service = "crm"\nowner = "crm_owner"\n[database.crm.backup]\n'
 IN_AN_APPLICATION = 'environment = "QAT"\n[application.crm]\n'
 Parser = Callable[[bytes], object]
 
@@ -67,7 +68,7 @@ def visible(group: click.Group) -> dict[str, click.Command]:
 
 def options(command: click.Command) -> set[str]:
     found = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    return {name for option in found for name in option.opts}
+    return {name for option in found for name in (*option.opts, *option.secondary_opts)}
 
 
 @pytest.mark.parametrize("page, group", PROGRAMS)
@@ -122,7 +123,7 @@ def test_the_page_names_what_is_kept_of_the_environment_and_no_more() -> None:
 
 @pytest.mark.parametrize("table", KEYS)
 def test_release_toml_names_every_key(table: str) -> None:
-    heading = f"[[{table}]]" if table == "database.accept" else f"[{table}]"
+    heading = f"[[{table}]]" if "." in table else f"[{table}]"
 
     assert tags(part("release.toml.5", ".SS", heading)) == set(KEYS[table])
 
@@ -139,7 +140,8 @@ def test_release_toml_names_every_key(table: str) -> None:
         ),
         ("countersign-policy.toml.5", "[[identity]]", IN_AN_IDENTITY, set(), parse_policy),
         ("countersign-host.toml.5", "Top level", "", {"database", "application"}, parse_host_file),
-        ("countersign-host.toml.5", "[database.NAME]", IN_A_DATABASE, set(), parse_host_file),
+        ("countersign-host.toml.5", "[database.NAME]", IN_A_DATABASE, {"backup"}, parse_host_file),
+        ("countersign-host.toml.5", "[database.NAME.backup]", IN_A_BACKUP, set(), parse_host_file),
         (
             "countersign-host.toml.5",
             "[application.PRODUCT]",

@@ -12,7 +12,12 @@ from installer.errors import MalformedError
 from installer.manifest import (
     Accepted,
     Author,
+    ConcurrentIndex,
+    Copy,
+    Gap,
+    Online,
     Patch,
+    Rehearsal,
     Script,
     parse_manifest,
 )
@@ -67,9 +72,34 @@ FULL: JSON = {
                 "digest": A,
                 "size": 20,
                 "runs": [0, 12],
+                "gaps": [
+                    {
+                        "start": 18,
+                        "end": 20,
+                        "copy": {
+                            "table": '"orders"',
+                            "columns": ["id"],
+                            "options": {"format": "csv"},
+                            "size": 1,
+                        },
+                    }
+                ],
                 "author": {"fingerprint": "CD" * 20, "signature": ARMOUR},
+                "online": None,
             },
-            {"name": "sql/0002_empty.sql", "digest": B, "size": 0, "runs": [], "author": None},
+            {
+                "name": "sql/0002_index.sql",
+                "digest": B,
+                "size": 9,
+                "runs": [0],
+                "gaps": [],
+                "author": None,
+                "online": {
+                    "when": "after",
+                    "repeat": False,
+                    "indexes": [{"run": 0, "verb": "create", "name": '"orders_id"'}],
+                },
+            },
         ],
         "verify": [
             {
@@ -77,13 +107,37 @@ FULL: JSON = {
                 "digest": C,
                 "size": 10,
                 "runs": [2],
+                "gaps": [],
                 "author": None,
+                "online": None,
             }
         ],
-        "accept": [{"script": "sql/0001_orders.sql", "reason": "a hot fix, numbered late"}],
+        "accept": [
+            {
+                "script": "sql/0001_orders.sql",
+                "change": "edited",
+                "applied": [C],
+                "reason": "a comment only",
+            },
+            {
+                "script": "sql/0002_index.sql",
+                "change": "late",
+                "applied": [],
+                "reason": "a hot fix, numbered late",
+            },
+        ],
+        "rehearsal": {"major": 15, "starts": ["empty"]},
     },
     "content": {"compression": "xz", "digest": C, "size": 100},
 }
+
+
+ACCEPTED: Any = FULL["database"]["accept"][0]
+GAP: Any = FULL["database"]["scripts"][0]["gaps"][0]
+GAPS = [{"start": 14, "end": 15, "copy": None}, GAP]
+TWICE = [{**GAP, "start": 14, "end": 17}, GAP]
+ONLINE: Any = FULL["database"]["scripts"][1]["online"]
+LISTS = ("starts", "columns")
 
 
 def raw(value: object) -> bytes:
@@ -122,12 +176,30 @@ def test_a_manifest_is_read_as_it_was_signed() -> None:
     assert (manifest.content.digest, manifest.content.size) == (C, 100)
     assert manifest.database is not None
     author = Author("CD" * 20, ARMOUR)
-    assert manifest.database.scripts[0] == Script("sql/0001_orders.sql", A, 20, (0, 12), author)
+    rows = Copy('"orders"', ("id",), {"format": "csv"}, 1)
+    assert manifest.database.scripts[0] == Script(
+        "sql/0001_orders.sql", A, 20, (0, 12), (Gap(18, 20, rows),), author
+    )
     assert manifest.database.scripts[1].author is None
+    assert manifest.database.scripts[1].online == Online(
+        "after", repeat=False, indexes=(ConcurrentIndex(0, "create", '"orders_id"'),)
+    )
+    assert manifest.database.rehearsal == Rehearsal(15, ("empty",))
     assert manifest.source.tagger == "AB" * 20
     assert manifest.database.accept == (
-        Accepted("sql/0001_orders.sql", "a hot fix, numbered late"),
+        Accepted("sql/0001_orders.sql", "edited", (C,), "a comment only"),
+        Accepted("sql/0002_index.sql", "late", (), "a hot fix, numbered late"),
     )
+
+
+def test_gaps_may_lie_anywhere_but_in_runs() -> None:
+    after = [GAP | {"start": 16, "end": 18}, {"start": 18, "end": 20, "copy": None}]
+    database = parse_manifest(at("database/scripts/0/gaps", after)).database
+    assert database is not None
+    assert [(gap.start, gap.end) for gap in database.scripts[0].gaps] == [(16, 18), (18, 20)]
+    lines = [{"start": 0, "end": 3, "copy": None}, {"start": 3, "end": 9, "copy": None}]
+    bare = {**FULL["database"]["scripts"][0], "runs": [], "gaps": lines}
+    assert parse_manifest(at("database/scripts/0", bare))
 
 
 def test_content_comes_in_the_order_patches_scripts_verify_scripts() -> None:
@@ -136,7 +208,7 @@ def test_content_comes_in_the_order_patches_scripts_verify_scripts() -> None:
         "v1.3.0",
         "empty",
         "sql/0001_orders.sql",
-        "sql/0002_empty.sql",
+        "sql/0002_index.sql",
         "sql/verify/orders.sql",
     ]
 
@@ -183,13 +255,13 @@ def test_a_release_of_nothing_is_refused() -> None:
 
 
 def places(value: object, path: str = "") -> list[str]:
-    """The path of every object below `value`."""
+    """The path of every object below `value` whose keys are fixed: those of COPY's are not."""
     items: list[tuple[str, object]] = []
     if isinstance(value, dict):
         items = [(key, item) for key, item in value.items()]
     elif isinstance(value, list):
         items = [(str(number), item) for number, item in enumerate(value)]
-    found = [path] if isinstance(value, dict) else []
+    found = [path] if isinstance(value, dict) and not path.endswith("/options") else []
     return found + [p for key, item in items for p in places(item, f"{path}/{key}".strip("/"))]
 
 
@@ -221,8 +293,10 @@ def test_a_missing_key_is_refused_wherever_it_is(place: str) -> None:
 
 
 OPTIONAL = {
-    *("application", "database", "source/tagger"),
-    *(f"database/{script}/author" for script in ("scripts/0", "scripts/1", "verify/0")),
+    *("application", "database", "source/tagger", "database/rehearsal"),
+    *(f"database/{s}/author" for s in ("scripts/0", "scripts/1", "verify/0")),
+    *(f"database/{s}/online" for s in ("scripts/0", "scripts/1", "verify/0")),
+    "database/scripts/0/gaps/0/copy",
 }
 
 
@@ -233,7 +307,9 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
     right = lookup(folder)[key]
     if wrong is None and place in OPTIONAL:
         return
-    if type(right) is type(wrong) and wrong in ([], "1", 1, *([[1]] if key == "runs" else [])):
+    fine: list[object] = [[], "1", 1, False]
+    fine += [[1]] if key == "runs" else [["x"]] if key in LISTS else []
+    if type(right) is type(wrong) and (wrong in fine or (key == "options" and wrong == {})):
         return  # of the right type: what is wrong with those is tested below
     assert refusal(at(place, wrong))
 
@@ -300,7 +376,25 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("database/scripts/0/runs", [-1], "runs are not rising offsets"),
         ("database/scripts/0/runs", [20], "runs are not rising offsets"),
         ("database/scripts/0/runs", [False], "runs holds something that is not of type int"),
-        ("database/scripts/1/runs", [0], "runs are not rising offsets"),
+        ("database/scripts/1/runs", [9], "runs are not rising offsets"),
+        ("database/scripts/1/runs", [], "an online script has gaps, or indexes of runs"),
+        ("database/scripts/1/gaps", [{"start": 7, "end": 9, "copy": None}], "online script has"),
+        ("database/scripts/0/gaps", GAPS[::-1], "gaps are not rising ranges"),
+        ("database/scripts/0/gaps/0/start", 20, "size is 1, outside 0..0"),
+        ("database/scripts/0/gaps", [{"start": 9, "end": 9, "copy": None}], "not rising ranges"),
+        ("database/scripts/0/gaps/0/end", 21, "gaps are not rising ranges"),
+        ("database/scripts/0/gaps/0/start", 10, "a run begins within a gap"),
+        ("database/scripts/0/runs", [], "rows follow no COPY"),
+        ("database/scripts/0/gaps", TWICE, "rows follow no COPY"),
+        ("database/scripts/0/gaps/0/copy/size", 3, "size is 3, outside 0..2"),
+        ("database/scripts/0/gaps/0/copy/columns", [], "COPY without columns"),
+        ("database/scripts/0/gaps/0/copy/table", "a\nb", "table is not one line of text"),
+        ("database/scripts/0/gaps/0/copy/options", {"where": "true"}, "else than texts for format"),
+        ("database/scripts/0/gaps/0/copy/options", {"null": 1}, "something else than texts"),
+        ("database/scripts/1/online/when", "during", "when is 'during'"),
+        ("database/scripts/1/online/indexes/0/run", 1, "indexes of runs that it has not"),
+        ("database/scripts/1/online/indexes/0/verb", "move", "verb is 'move'"),
+        ("database/verify/0/online", ONLINE, "a script that verifies is online"),
         ("database/scripts/1/name", "sql/0001_orders.sql", "differ at most in case"),
         ("database/scripts/1/name", "sql/0001_ORDERS.sql", "differ at most in case"),
         ("database/verify/0/name", "sql/0001_orders.sql", "differ at most in case"),
@@ -312,7 +406,14 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("database/scripts/0/author/signature", "\x1b" + ARMOUR, "signature is no ASCII text"),
         ("database/scripts/0/author/signature", "\0" + ARMOUR, "signature is no ASCII text"),
         ("database/scripts/0/author/signature", "x" * 16385, "of up to 16384 bytes"),
-        ("database/accept/0/script", "sql/0009.sql", "accept names sql/0009.sql, which is no"),
+        ("database/accept/0/script", "sql/0009.sql", "about a script that this release does not"),
+        ("database/accept/0/change", "removed", "about a script that this release does not have"),
+        ("database/accept/0/change", "moved", "change is 'moved'"),
+        ("database/accept/0/change", "late", "has applied, or lacks it"),
+        ("database/accept/0/applied", [], "has applied, or lacks it"),
+        ("database/accept/0/applied", ["C" * 64], "something else than digests in applied"),
+        ("database/accept/1", {**ACCEPTED, "reason": "again"}, "edited, is there twice"),
+        ("database/rehearsal/major", 0, "major is 0, outside"),
         ("database/accept/0/reason", "", "reason is not one line of text"),
         ("content/compression", "gzip", "compression is 'gzip'"),
         ("content/size", 2**40, "size is 1099511627776, outside"),

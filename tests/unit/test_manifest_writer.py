@@ -32,11 +32,11 @@ APPLICATION = Application(
 DATABASE = Database(
     name="crm",
     scripts=(
-        Script("sql/2.sql", D, 10, (0, 4), Author("CD" * 20, "armour\n")),
+        Script("sql/2.sql", D, 10, (0, 4), (), Author("CD" * 20, "armour\n")),
         Script("sql/1.sql", D, 3, ()),
     ),
     verify=(Script("sql/verify/1.sql", D, 10, (0,)),),
-    accept=(Accepted("sql/1.sql", "agreed — with the customer"),),
+    accept=(Accepted("sql/1.sql", "late", (), "agreed — with the customer"),),
 )
 MANIFEST = Manifest(
     digest=UNSIGNED,
@@ -89,7 +89,10 @@ def test_the_order_of_scripts_is_kept() -> None:
         (replace(MANIFEST, summary="two\nlines"), "one line"),
         (replace(MANIFEST, summary="half a \ud83d"), "surrogate"),
         (replace(MANIFEST, application=None, database=None), "neither"),
-        (replace(MANIFEST, database=replace(DATABASE, accept=(Accepted("x", "y"),))), "accept"),
+        (
+            replace(MANIFEST, database=replace(DATABASE, accept=(Accepted("x", "late", (), "y"),))),
+            "accept",
+        ),
         (
             replace(
                 MANIFEST,

@@ -1,11 +1,15 @@
+import re
+import tomllib
 from dataclasses import replace
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from installer.errors import DowngradeError, PlanDivergedError
-from installer.manifest import Accepted, Content, Database, Manifest, Script, Source
-from installer.planning import pending_scripts, require_not_older
+from installer.errors import ConfigurationError, DowngradeError, PlanDivergedError
+from installer.manifest import Accepted, Content, Database, Manifest, Online, Script, Source
+from installer.planning import pending_scripts, phases, require_none_online, require_not_older
 from installer.tree import Digest, digest_of
 
 
@@ -60,6 +64,17 @@ def test_a_release_without_scripts_fits_a_database_that_has_had_none() -> None:
     assert pending_scripts(database(), {}) == ()
 
 
+def entry(detail: list[str]) -> dict[str, object]:
+    """The entry of release.toml that a message prints, as TOML reads it."""
+    lines = detail[detail.index("[[database.accept]]") :]
+    found: dict[str, object] = tomllib.loads("\n".join(lines))["database"]["accept"][0]
+    return found
+
+
+def accepted(script: Script, change: str, *digests: Digest) -> tuple[Accepted, ...]:
+    return (Accepted(script.name, change, digests, "agreed"),)
+
+
 def test_an_edited_script_is_refused_with_both_digests() -> None:
     edited = script(ONE.name, b"SELECT 2;")
     message, detail = refusal(database(edited, TWO), applied(ONE))
@@ -67,19 +82,37 @@ def test_an_edited_script_is_refused_with_both_digests() -> None:
         "sql/1.sql was edited after it was released: "
         f"applied as {ONE.digest[:16]}…, now {edited.digest[:16]}…"
     )
-    assert detail == ["Restore it as it was applied, and put the change in a new script."]
+    assert detail[0].startswith("Restore it as it was applied, and put the change in a new script")
+    assert entry(detail) == {
+        "script": "sql/1.sql",
+        "change": "edited",
+        "applied": [ONE.digest],
+        "digest": edited.digest,
+        "reason": "…",
+    }
 
 
 def test_an_applied_script_that_the_release_lacks_is_refused() -> None:
     message, detail = refusal(database(TWO), applied(ONE))
     assert message == f"sql/1.sql was applied as {ONE.digest[:16]}… and is not in this release"
-    assert detail == ["Restore it under this name: a release has all scripts since the first."]
+    assert detail[0].startswith("Restore it under this name: a release has all scripts since")
+    assert entry(detail) == {
+        "script": "sql/1.sql",
+        "change": "removed",
+        "applied": [ONE.digest],
+        "reason": "…",
+    }
 
 
 def test_a_script_that_sorts_before_applied_ones_is_refused_with_what_to_write() -> None:
     message, detail = refusal(database(ONE, TWO, THREE), applied(ONE, THREE))
     assert message == "sql/2.sql is new and sorts before sql/3.sql, which was applied"
-    assert detail[1:] == ["[[database.accept]]", 'script = "sql/2.sql"', 'reason = "…"']
+    assert entry(detail) == {
+        "script": "sql/2.sql",
+        "change": "late",
+        "digest": TWO.digest,
+        "reason": "…",
+    }
 
 
 def test_the_last_applied_script_is_the_one_named() -> None:
@@ -88,19 +121,102 @@ def test_the_last_applied_script_is_the_one_named() -> None:
 
 
 def test_a_late_script_that_the_release_accepts_runs_in_its_place() -> None:
-    release = database(ONE, TWO, THREE, accept=(Accepted(ONE.name, "touches nothing else"),))
+    release = database(ONE, TWO, THREE, accept=accepted(ONE, "late"))
     assert pending_scripts(release, applied(TWO)) == (ONE, THREE)
 
 
 def test_accepting_one_late_script_accepts_no_other() -> None:
-    release = database(ONE, TWO, THREE, accept=(Accepted(ONE.name, "touches nothing else"),))
+    release = database(ONE, TWO, THREE, accept=accepted(ONE, "late"))
     assert "sql/2.sql" in refusal(release, applied(THREE))[0]
 
 
-def test_accepting_a_script_does_not_allow_to_edit_it() -> None:
+def test_an_edited_script_that_the_release_accepts_does_not_run_again() -> None:
     edited = script(ONE.name, b"SELECT 2;")
-    release = database(edited, accept=(Accepted(ONE.name, "touches nothing else"),))
+    release = database(edited, TWO, accept=accepted(ONE, "edited", ONE.digest))
+    assert pending_scripts(release, applied(ONE)) == (TWO,)
+    assert pending_scripts(release, {}) == (edited, TWO)
+    assert pending_scripts(release, applied(edited)) == (TWO,)
+
+
+def test_an_edit_is_accepted_by_digest_only() -> None:
+    edited, other = script(ONE.name, b"SELECT 2;"), script(ONE.name, b"SELECT 3;")
+    release = database(edited, accept=accepted(ONE, "edited", ONE.digest))
+    assert "edited" in refusal(release, applied(other))[0]
+
+
+def test_a_script_that_is_gone_may_have_been_applied_where_that_is_accepted_by_digest() -> None:
+    release = database(TWO, accept=accepted(ONE, "removed", ONE.digest))
+    assert pending_scripts(release, applied(ONE)) == (TWO,)
+    other = script(ONE.name, b"SELECT 3;")
+    assert "is not in this release" in refusal(release, applied(other))[0]
+
+
+@pytest.mark.parametrize("change", ["late", "removed", "reordered"])
+def test_accepting_one_change_of_a_script_accepts_no_other(change: str) -> None:
+    edited = script(ONE.name, b"SELECT 2;")
+    release = database(edited, accept=accepted(ONE, change, ONE.digest))
     assert "edited" in refusal(release, applied(ONE))[0]
+
+
+def test_an_online_script_is_never_late() -> None:
+    """Those that come after the transaction run behind later ones; a rerun has to go on."""
+    online = replace(ONE, online=Online("after", repeat=False, indexes=()))
+    assert pending_scripts(database(online, TWO), applied(TWO)) == (online,)
+
+
+def test_a_reordered_script_is_refused_where_the_order_was_released() -> None:
+    release, order = database(TWO, THREE, ONE), [ONE.name, TWO.name, THREE.name]
+    assert pending_scripts(release, applied(ONE, TWO, THREE)) == ()
+
+    with pytest.raises(PlanDivergedError) as refused:
+        pending_scripts(release, applied(ONE, TWO, THREE), order)
+
+    assert str(refused.value) == "sql/1.sql was released to run first, and has another place now"
+    detail = [line.strip() for line in refused.value.detail.splitlines()]
+    assert entry(detail)["change"] == "reordered"
+    assert entry(detail)["digest"] == ONE.digest
+    fine = database(TWO, THREE, ONE, accept=accepted(ONE, "reordered"))
+    assert pending_scripts(fine, applied(ONE, TWO, THREE), order) == ()
+
+
+def test_new_and_removed_scripts_reorder_nothing() -> None:
+    accept = accepted(TWO, "removed", TWO.digest)
+    release = database(ONE, THREE, script("sql/4.sql"), accept=accept)
+    order = [ONE.name, TWO.name, THREE.name]
+    assert [s.name for s in pending_scripts(release, applied(ONE, TWO, THREE), order)] == [
+        "sql/4.sql"
+    ]
+
+
+@given(st.permutations(range(7)))
+def test_as_few_scripts_as_can_be_are_told_to_have_another_place(order: list[int]) -> None:
+    scripts = [script(f"sql/{number}.sql") for number in range(7)]
+    told: set[str] = set()
+    try:
+        pending_scripts(database(*scripts), applied(*scripts), [scripts[n].name for n in order])
+    except PlanDivergedError as refused:
+        told = set(re.findall(r"(sql/\d\.sql) was released to run", f"{refused}\n{refused.detail}"))
+    rest = [number for number in order if f"sql/{number}.sql" not in told]
+    assert rest == sorted(rest)
+    longest = max(len(c) for n in range(8) for c in combinations(order, n) if list(c) == sorted(c))
+    assert len(rest) == longest
+
+
+def test_phases_are_before_in_and_after_the_transaction() -> None:
+    before, after = (
+        replace(s, online=Online(when, repeat=False, indexes=()))
+        for s, when in ((THREE, "before"), (ONE, "after"))
+    )
+    assert phases([after, TWO, before]) == ((before,), (TWO,), (after,))
+
+
+def test_a_policy_that_allows_no_online_script_names_those_that_there_are() -> None:
+    require_none_online([ONE, TWO], "PRD")
+    online = replace(ONE, online=Online("after", repeat=False, indexes=()))
+    with pytest.raises(
+        ConfigurationError, match=r"PRD allows no .* has sql/1\.sql"
+    ):
+        require_none_online([online, TWO], "PRD")
 
 
 def test_every_offender_is_told_at_once() -> None:

@@ -311,6 +311,12 @@ def test_whoever_requires_an_approval_or_a_receipt_requires_a_dossier(lines: str
     assert not requirement("signed_scripts = true").needs_dossier
 
 
+def test_online_scripts_are_for_environments_that_allow_them() -> None:
+    assert requirement("online = true").online
+    assert not requirement("online = false").online
+    assert not requirement("").online
+
+
 def test_a_role_of_ones_own_signs_manifests() -> None:
     text = policy_with(
         identity() + identity(name="Q", key=BOB, role="tester"), "[require.QAT]\ntester = 1"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from installer.errors import MalformedError
-from installer.fingerprint import Schema, schema_of
+from installer.fingerprint import Change, Schema, schema_of
 from installer.receipt import (
     Failure,
     Lock,
@@ -73,6 +73,29 @@ def test_a_receipt_is_read_as_it_was_written() -> None:
     raw = write_receipt(RECEIPT)
 
     assert parse_receipt(raw) == replace(RECEIPT, digest=digest_of(raw))
+
+
+def test_online_scripts_add_the_schema_before_and_after_the_transaction() -> None:
+    """Four schemas: the first and the last are told by what differs from the transaction's."""
+    start = schema(("owners", "table", "public.customer", "crm_owner"))
+    end = AFTER.changed((Change("structure", "index", "public.new", None, "CREATE INDEX"),))
+    assert RECEIPT.database is not None
+    online = replace(RECEIPT.database, online=(start, end))
+
+    raw = write_receipt(replace(RECEIPT, database=online))
+
+    database = parse_receipt(raw).database
+    assert database is not None
+    assert (database.start, database.before) == (start, BEFORE)
+    assert (database.after, database.end) == (AFTER, end)
+    told = json.loads(raw)["database"]["schema"]["online"]
+    assert [change["name"] for change in told["end"]["changes"]] == ["public.new"]
+    assert told["start"]["fingerprints"] == dict(start.fingerprints)
+
+
+def test_without_online_scripts_the_transaction_is_all_there_is() -> None:
+    assert RECEIPT.database is not None
+    assert (RECEIPT.database.start, RECEIPT.database.end) == (BEFORE, AFTER)
 
 
 def test_a_failed_install_has_its_cause_and_no_application() -> None:

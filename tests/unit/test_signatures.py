@@ -40,7 +40,7 @@ DATABASE_RELEASE = {
         "tagger": None,
     },
     "application": None,
-    "database": {"name": "crm", "scripts": [], "verify": [], "accept": []},
+    "database": {"name": "crm", "scripts": [], "verify": [], "accept": [], "rehearsal": None},
     "content": {"compression": "xz", "digest": "0" * 64, "size": 0},
 }
 MANIFEST = json.dumps(DATABASE_RELEASE).encode()
