@@ -56,6 +56,7 @@ from packager.formats.deb import write_files
 from packager.output import place, temporary_folder
 from packager.package_reader import read_package
 from packager.signing import Signer, UnknownSignerError, recognise, sign, signature_file
+from packager.sqlcheck import require_cuts
 
 T = TypeVar("T")
 
@@ -133,18 +134,19 @@ def examine(wish: Wish, output: Path, trust: Trust | None, now: int) -> Case:
 
     Raises:
         StatementError: the receipt does not speak for the package, or is not signed; or another
-            approval of it is there.
+            approval of it is there; or the manifest runs a script otherwise than it is written.
         ApprovalError, SignatureError: the policy in `trust` would refuse receipt or package.
         DigestError, MalformedError: the package is not what was signed, or damaged.
         ToolError: a tool is missing or failed.
     """
     _, bundle = read_package(wish.package)
     manifest = parse_manifest(bundle.head.manifest)
-    bundle.open_content(manifest)
+    content = bundle.open_content(manifest)
     developers = _developers(wish.package, bundle.head, trust, now)
     files = _receipt_files(wish.receipt)
     receipt = _parsed(parse_receipt, files[RECEIPT], wish.receipt)
     _require_tested(receipt, manifest, wish)
+    require_cuts(manifest, content.read)
     hosts = _witnesses(files, RECEIPT, str(wish.receipt), trust, now)
     wished = _approval(manifest, receipt, wish, now)
     there = output / folder_of(wished)

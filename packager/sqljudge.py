@@ -4,7 +4,8 @@ No guard: that is the server, which refuses these inside the function that runs 
 want of the right (docs/decisions/0002). It is for the developer, who hears of it before the release
 is signed. So what cannot be told from the text is left to the server: what a procedure does that is
 CALLed, SQL put together in EXECUTE, a DO block in another language than PL/pgSQL or with one that
-the parser cannot follow, and a statement longer than LONGEST.
+the parser cannot follow, and a statement longer than LONGEST. In an online script such a statement
+is refused: what it begins with says how a host runs it.
 
 What is stored and not executed is not judged: the bodies of functions, views, rules and triggers.
 But nothing may be made that names the ledger's schema.
@@ -12,18 +13,17 @@ But nothing may be made that names the ledger's schema.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pglast import ast, parse_plpgsql
 from pglast.enums import GrantTargetType, ObjectType
 from pglast.parser import ParseError, parse_sql
 
-from packager.sqlrules import ONE_TRANSACTION, RULES, STORED, reads_stdin
-
-LONGEST = 32 * 1024
-"""Characters of a statement that is judged. The tree of `1+1+…` is as deep as that is long, and
-pglast, which walks it by recursion, crashes at about twice this depth."""
+from installer.manifest import Online
+from packager.sqlcopy import copy_offences, reads_from_client
+from packager.sqlonline import TOO_LONG, in_online_script, is_made_for_online
+from packager.sqlrules import LONGEST, ONE_TRANSACTION, RULES, STORED, Offence, reads_stdin
 
 LEDGER = "countersign"
 """The schema of the ledger."""
@@ -41,43 +41,45 @@ _HOLDS = re.compile(
 )
 
 _LEDGER_WORDS = f"the schema {LEDGER} is the ledger's, which no release touches"
+_ROWS_OUTSIDE = "Write COPY and its rows outside of the block, or the rows as INSERT."
 _OFF_THE_LEDGER = "Leave it out; `countersign-install history` shows the ledger."
 
 
-@dataclass(frozen=True, slots=True)
-class Offence:
-    """Something that no release can run, `line` lines below the first of its statement."""
-
-    line: int
-    words: str
-    way_out: str
-
-
 class Judge:
-    """Judges the statements of one script, one after the other."""
+    """Judges the statements of one script, one after the other; `online` is how it is declared.
 
-    def __init__(self) -> None:
+    `could_be_online` as long as it has met only statements that online scripts are for.
+    """
+
+    def __init__(self, online: Online | None = None) -> None:
+        self.online = online
+        self.could_be_online = True
         self._detached: set[str] = set()
 
     def judge(self, statement: str) -> list[Offence]:
         """What is wrong with a statement that the parser accepts, from top to bottom."""
-        if len(statement) > LONGEST or not _is_worth_a_tree(statement.lower()):
+        self.could_be_online &= is_made_for_online(statement)
+        if len(statement) > LONGEST:
+            return [TOO_LONG] if self.online else []
+        if not (self.online or _is_worth_a_tree(statement.lower())):
             return []
         root: Any = parse_sql(statement)[0].stmt
         if isinstance(root, ast.AlterSubscriptionStmt) and _gives_up_slot(root):
             self._detached.add(str(root.subname))
         if isinstance(root, ast.DropSubscriptionStmt) and root.subname in self._detached:
             return []
-        found = _in_do(root, statement) if isinstance(root, ast.DoStmt) else _in(root, statement)
+        found = [*_of_copy(root), *self._found(root, statement)]
+        if self.online:
+            found = list(in_online_script(found, root, statement, self.online))
         return sorted(dict.fromkeys(found), key=lambda offence: offence.line)
 
+    def _found(self, root: ast.Node, statement: str) -> Iterator[Offence]:
+        return _in_do(root, statement) if isinstance(root, ast.DoStmt) else _in(root, statement)
 
-def reads_from_client(statement: str) -> bool:
-    """Whether it is COPY FROM STDIN, whose data only psql finds: on the lines that follow."""
-    if statement[:4].lower() != "copy" or len(statement) > LONGEST:
-        return False
-    root = parse_sql(statement)[0].stmt
-    return isinstance(root, ast.CopyStmt) and reads_stdin(root)
+
+def _of_copy(root: ast.Node) -> Iterator[Offence]:
+    if isinstance(root, ast.CopyStmt) and reads_stdin(root):
+        yield from copy_offences(root)
 
 
 def _is_worth_a_tree(lowered: str) -> bool:
@@ -136,7 +138,11 @@ def _in_do(root: ast.DoStmt, statement: str) -> Iterator[Offence]:
         if kind in _PLPGSQL:
             yield Offence(line, f"{_PLPGSQL[kind]} ends the release's transaction", ONE_TRANSACTION)
         elif kind == "PLpgSQL_expr" and node.get("parseMode") == 0:
-            for offence in Judge().judge(node["query"]):  # whose syntax parse_plpgsql has checked
+            query = node["query"]  # whose syntax parse_plpgsql has checked
+            if reads_from_client(query):
+                yield Offence(line, "COPY FROM STDIN in a DO block has no rows", _ROWS_OUTSIDE)
+                continue
+            for offence in Judge().judge(query):
                 yield replace(offence, line=line + offence.line)
 
 

@@ -19,14 +19,33 @@ from pglast.enums import (
     VariableSetKind,
 )
 
+LONGEST = 32 * 1024
+"""Characters of a statement that is judged. The tree of `1+1+…` is as deep as that is long, and
+pglast, which walks it by recursion, crashes at about twice this depth."""
+
 ONE_TRANSACTION = "Leave it out: a release is one transaction, which the installer ends."
-_WITHOUT_CONCURRENTLY = (
-    "Leave CONCURRENTLY out, which locks the table against writers until the release is done, "
-    "or have an administrator run it before the release."
+ONE_STATEMENT = "Leave it out: each statement of an online script is a transaction by itself."
+ONLINE = (
+    "Put it into a script of its own, and declare that online in release.toml: [[database.online]]."
+)
+"""The way out for what an online script may run (docs/decisions/0015)."""
+_WITHOUT_CONCURRENTLY = "Leave CONCURRENTLY out; others wait for the table meanwhile."
+_NEW_INDEX = (
+    "Leave CONCURRENTLY out; or, in an online script, make a new index CONCURRENTLY and drop the "
+    "old one."
 )
 _BY_HAND = "Leave it out; an administrator can run it outside of the release."
 _ONE_ROLE = "Leave it out: a release runs as the owner role that the host file names, throughout."
-_IN_THE_SCRIPT = "Write the rows as INSERT, or build the table in the script."
+_IN_THE_SCRIPT = "Put the rows into the script: behind COPY … FROM STDIN, or as INSERT."
+
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """Something that no release can run, `line` lines below the first of its statement."""
+
+    line: int
+    words: str
+    way_out: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +245,12 @@ _IN_ORDER = (
         "SET {} changes the release's transaction",
         ONE_TRANSACTION,
     ),
-    _alone(ast.IndexStmt, _is("concurrent"), "CREATE INDEX CONCURRENTLY", _WITHOUT_CONCURRENTLY),
-    _alone(ast.DropStmt, _is("concurrent"), "DROP INDEX CONCURRENTLY", _WITHOUT_CONCURRENTLY),
-    _alone(ast.ReindexStmt, _concurrently, "REINDEX CONCURRENTLY", _WITHOUT_CONCURRENTLY),
+    _alone(ast.IndexStmt, _is("concurrent"), "CREATE INDEX CONCURRENTLY", ONLINE),
+    _alone(ast.DropStmt, _is("concurrent"), "DROP INDEX CONCURRENTLY", ONLINE),
+    _alone(ast.ReindexStmt, _concurrently, "REINDEX CONCURRENTLY", _NEW_INDEX),
     _alone(ast.AlterTableCmd, _detaches, "DETACH PARTITION CONCURRENTLY", _WITHOUT_CONCURRENTLY),
     _alone(ast.ReindexStmt, _of_many_tables, "REINDEX {}"),
-    _alone(ast.VacuumStmt, _is("is_vacuumcmd"), "VACUUM"),
+    _alone(ast.VacuumStmt, _is("is_vacuumcmd"), "VACUUM", ONLINE),
     _alone(ast.ClusterStmt, _is("relation", None), "CLUSTER without a table"),
     _alone(ast.CreatedbStmt, _always, "CREATE DATABASE"),
     _alone(ast.DropdbStmt, _always, "DROP DATABASE"),
@@ -287,12 +306,6 @@ _IN_ORDER = (
         _writes_file,
         "COPY TO a file writes to the database server's files, which no release carries",
         _BY_HAND,
-    ),
-    Rule(
-        ast.CopyStmt,
-        reads_stdin,
-        "COPY FROM STDIN has inline data, which only psql hands to the server",
-        _IN_THE_SCRIPT,
     ),
     Rule(
         ast.CopyStmt,

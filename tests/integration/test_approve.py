@@ -465,6 +465,21 @@ def test_a_package_that_nobody_signed_is_refused(desk: Desk) -> None:
     assert "bundle is signed by no developer" in desk.refused(package=Path("bundle"))
 
 
+def test_a_manifest_that_leaves_out_a_statement_is_not_approved(desk: Desk) -> None:
+    _, bundle = read_package(desk.world.rpm)
+    document = json.loads(bundle.head.manifest)
+    del document["database"]["scripts"][1]["runs"][0]
+    raw = json.dumps(document).encode()
+    head = Head(raw, {desk.world.ada: desk.world.keys.sign(raw, desk.world.ada)})
+    desk.at("bundle").write_bytes(write_bundle(head, b"".join(bundle.compressed.pieces())))
+    desk.put_receipt(desk.world.receipt(manifest=parse_manifest(raw).digest))
+
+    refused = desk.refused(package=Path("bundle"))
+
+    assert "the manifest runs sql/0002_orders.sql otherwise than the script says" in refused
+    assert "Do not sign or install this package" in refused
+
+
 def test_a_package_that_is_damaged_is_refused(desk: Desk) -> None:
     raw = bytearray(desk.world.rpm.read_bytes())
     raw[len(raw) // 2] ^= 1

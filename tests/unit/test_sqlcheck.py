@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pglast.parser import split
 
-from packager import sqlcheck, sqljudge
+from installer.manifest import Copy, Gap
+from packager import sqlcheck, sqlcopy, sqlparts, sqlrules
 from packager.errors import SqlError
-from packager.sqlcheck import RUN_SIZE, check_script
+from packager.sqlcheck import RUN_SIZE, Cuts, check_script
+from tests.refused import BY_SERVER, NO_END, REFUSED
 
 STATEMENTS = (
     'CREATE TABLE "Größe;" (id int, "né" text)',
@@ -26,131 +28,27 @@ STATEMENTS = (
     "SELECT 1 AS x\u3000",
 )
 BETWEEN = (";", ";\n", ";\r\n", " ;;\n;", ";-- é; 'not a string\n", ";\n/* ü /* ; */ ;\n' */\n\t")
-BOM = codecs.BOM_UTF8.decode()
-
-
-INLINE = "COPY FROM STDIN has inline data, which only psql hands to the server"
-
-ENDS, INSIDE, DIVIDES = (
-    "ends the release's transaction",
-    "begins a transaction inside the release's",
-    "divides the release's transaction",
+ROWS = (
+    "1\tO'Brien\n",
+    "",
+    "\\N\t1\n",
+    "select\t1\nx y\n",
+    "select 1;\nCOMMIT;\n",
+    "1;2\t'\n;x\n",
+    "copy t (a) from stdin;\n1\n",
+    "$$\t\\\\.\n\\.x\n \\.\n",
+    "/* \t--\n",
+    "\\restrict a\nBEGIN;\n",
+    "漢\té\n",
+    "\n\n",
 )
-ALONE, ROLE = "cannot run inside a transaction", "changes the role that the release runs as"
-# The server refuses these too, in a function that belongs to another role.
-BY_SERVER = {
-    "BEGIN": f"BEGIN {INSIDE}",
-    "BEGIN WORK ISOLATION LEVEL SERIALIZABLE": f"BEGIN {INSIDE}",
-    "START TRANSACTION": f"START TRANSACTION {INSIDE}",
-    "COMMIT": f"COMMIT {ENDS}",
-    "COMMIT/**/AND CHAIN": f"COMMIT {ENDS}",
-    "END TRANSACTION": f"END {ENDS}",
-    "ROLLBACK": f"ROLLBACK {ENDS}",
-    "ABORT": f"ABORT {ENDS}",
-    "SAVEPOINT commit": f"SAVEPOINT {DIVIDES}",
-    "RELEASE x": f"RELEASE {DIVIDES}",
-    "ROLLBACK TO x": f"ROLLBACK TO {DIVIDES}",
-    "PREPARE TRANSACTION 'x'": f"PREPARE TRANSACTION {ENDS}",
-    "COMMIT PREPARED 'x'": f"COMMIT PREPARED {ALONE}",
-    "ROLLBACK PREPARED 'x'": f"ROLLBACK PREPARED {ALONE}",
-    "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE": "SET TRANSACTION changes the",
-    "DO $$ BEGIN COMMIT; END $$": f"COMMIT {ENDS}",
-    "DO $$ BEGIN ROLLBACK; END $$": f"ROLLBACK {ENDS}",
-    "CREATE INDEX CONCURRENTLY i ON t (a)": f"CREATE INDEX CONCURRENTLY {ALONE}",
-    "DROP INDEX CONCURRENTLY IF EXISTS i": f"DROP INDEX CONCURRENTLY {ALONE}",
-    "REINDEX TABLE CONCURRENTLY t": f"REINDEX CONCURRENTLY {ALONE}",
-    "REINDEX (VERBOSE, CONCURRENTLY) TABLE t": f"REINDEX CONCURRENTLY {ALONE}",
-    "REINDEX SCHEMA public": f"REINDEX SCHEMA {ALONE}",
-    "REINDEX DATABASE postgres": f"REINDEX DATABASE {ALONE}",
-    "REINDEX SYSTEM postgres": f"REINDEX SYSTEM {ALONE}",
-    "ALTER TABLE r DETACH PARTITION p CONCURRENTLY": f"DETACH PARTITION CONCURRENTLY {ALONE}",
-    "VACUUM": f"VACUUM {ALONE}",
-    "VACUUM (FULL) t": f"VACUUM {ALONE}",
-    "CLUSTER": f"CLUSTER without a table {ALONE}",
-    "CREATE DATABASE d": f"CREATE DATABASE {ALONE}",
-    "DROP DATABASE IF EXISTS d": f"DROP DATABASE {ALONE}",
-    "ALTER DATABASE postgres SET TABLESPACE pg_default": "ALTER DATABASE … SET TABLESPACE",
-    "CREATE TABLESPACE x LOCATION '/srv/x'": f"CREATE TABLESPACE {ALONE}",
-    "DROP TABLESPACE x": f"DROP TABLESPACE {ALONE}",
-    "ALTER SYSTEM SET work_mem = 1": f"ALTER SYSTEM {ALONE}",
-    "ALTER SYSTEM RESET ALL": f"ALTER SYSTEM {ALONE}",
-    "DISCARD ALL": f"DISCARD ALL {ALONE}",
-    "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p": "CREATE SUBSCRIPTION that makes a slot",
-    "SELECT 1 INTO x": "SELECT INTO cannot run in a function",
-    "(SELECT 1 INTO TEMP x UNION SELECT 2)": "SELECT INTO cannot run in a function",
-    "WITH a AS (SELECT 1) SELECT * INTO x FROM a": "SELECT INTO cannot run in a function",
-    "COPY t FROM STDIN": INLINE,
-    "COPY t (a) FROM STDIN WITH (FORMAT csv)": INLINE,
-    "COPY t TO STDOUT": "COPY TO STDOUT has no one to read it",
-    "SET ROLE postgres": f"SET ROLE {ROLE}",
-    "SET LOCAL ROLE NONE": f"SET ROLE {ROLE}",
-    "SET \"role\" = 'postgres'": f"SET ROLE {ROLE}",
-    "RESET ROLE": f"RESET ROLE {ROLE}",
-    "SET SESSION AUTHORIZATION DEFAULT": f"SET SESSION AUTHORIZATION {ROLE}",
-    "RESET SESSION AUTHORIZATION": f"RESET SESSION AUTHORIZATION {ROLE}",
-    "SELECT set_config('role', 'postgres', true)": f"set_config('role', …) {ROLE}",
-    "SELECT pg_catalog.set_config('session_authorization', 'x', true)": "set_config('session_auth",
-}
-REFUSED = BY_SERVER | {
-    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY": "SET SESSION CHARACTERISTICS changes",
-    "SET TRANSACTION SNAPSHOT 'x'": "SET TRANSACTION SNAPSHOT changes",
-    "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p WITH (create_slot)": "CREATE SUBSCRIPTION",
-    "ALTER SUBSCRIPTION s REFRESH PUBLICATION": "ALTER SUBSCRIPTION that refreshes it",
-    "ALTER SUBSCRIPTION s SET PUBLICATION p": "ALTER SUBSCRIPTION that refreshes it",
-    "DROP SUBSCRIPTION s": "DROP SUBSCRIPTION of one that has a slot",
-    "COPY t FROM PROGRAM 'gen'": "COPY … PROGRAM runs a program on the database server",
-    "COPY t TO PROGRAM 'mail'": "COPY … PROGRAM runs a program on the database server",
-    "COPY t FROM '/srv/x.csv'": "COPY FROM a file reads the database server's files",
-    "COPY (SELECT 1) TO '/srv/x.csv'": "COPY TO a file writes to the database",
-    "SELECT lo_import('/srv/x')": "lo_import() uses the database server's files",
-    "INSERT INTO t VALUES (1, pg_catalog.lo_import('/srv/x'))": "lo_import() uses the",
-    "UPDATE t SET a = pg_read_binary_file('x')": "pg_read_binary_file() uses the",
-    "CREATE TABLE t AS SELECT * FROM pg_ls_dir('.')": "pg_ls_dir() uses the",
-    "CALL p(pg_read_file('x'))": "pg_read_file() uses the",
-    "EXPLAIN ANALYZE SELECT lo_export(1, '/srv/x')": "lo_export() uses the",
-    "SET client_encoding = 'LATIN1'": "client_encoding LATIN1 is not that of the scripts",
-    "SET NAMES 'win1252'": "client_encoding win1252 is not that of the scripts",
-    **dict.fromkeys(
-        [
-            "DELETE FROM countersign.ledger",
-            "SELECT countersign.append('[]')",
-            "CREATE VIEW v AS SELECT * FROM countersign . ledger",
-            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT id FROM countersign.ledger; END",
-            "CREATE FUNCTION countersign.run_script() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-            "CREATE TABLE IF NOT EXISTS countersign.t ()",
-            "CREATE TRIGGER t AFTER INSERT ON t EXECUTE FUNCTION countersign.f()",
-            "CREATE TABLE t (a countersign.t)",
-            "CREATE SCHEMA IF NOT EXISTS countersign",
-            "DROP SCHEMA a, countersign CASCADE",
-            "ALTER SCHEMA countersign RENAME TO x",
-            "ALTER SCHEMA x RENAME TO countersign",
-            "ALTER SCHEMA countersign OWNER TO x",
-            "ALTER TABLE t SET SCHEMA countersign",
-            "ALTER TABLE countersign.ledger DISABLE TRIGGER ALL",
-            "ALTER FUNCTION countersign.append(jsonb) OWNER TO x",
-            "DROP TABLE t, countersign.ledger",
-            "DROP FUNCTION countersign.append",
-            "DROP TRIGGER t ON countersign.ledger",
-            "COMMENT ON COLUMN countersign.ledger.id IS ''",
-            "COMMENT ON SCHEMA countersign IS ''",
-            "GRANT USAGE ON SCHEMA countersign TO x",
-            "GRANT SELECT ON ALL TABLES IN SCHEMA countersign TO x",
-            "REVOKE ALL ON countersign.ledger FROM x",
-            "ALTER DEFAULT PRIVILEGES IN SCHEMA countersign GRANT SELECT ON TABLES TO x",
-            "CREATE EXTENSION x SCHEMA countersign",
-            "SET search_path = public, countersign",
-            "LOCK TABLE countersign.ledger",
-            "TRUNCATE countersign.ledger",
-            "DO $$ BEGIN TRUNCATE countersign.ledger; END $$",
-        ],
-        "the schema countersign is the ledger's, which no release touches",
-    ),
-}
+BLANKS = st.sampled_from(["", "\n", "-- é; 'not a string\n", "/* ü /* ; */\n */\n", " ;\n"])
+BOM = codecs.BOM_UTF8.decode()
 
 
 def slices(content: bytes) -> list[str]:
     """The script's runs, as a host cuts them."""
-    ends = [*check_script("sql/1.sql", content), len(content)]
+    ends = [*check_script("sql/1.sql", content).runs, len(content)]
     return [content[start:end].decode() for start, end in pairwise(ends)]
 
 
@@ -173,29 +71,61 @@ def test_each_statement_of_a_small_script_is_a_run() -> None:
 
 @pytest.mark.parametrize("script", ["", " \r\n\t", ";;", "-- nothing", "/* a /* b */ ; */;", BOM])
 def test_a_script_without_statements_has_no_runs(script: str) -> None:
-    assert check_script("sql/1.sql", script.encode()) == ()
+    assert check_script("sql/1.sql", script.encode()) == Cuts(())
 
 
 def test_a_byte_order_mark_is_in_no_run() -> None:
-    assert check_script("sql/1.sql", f"{BOM}SELECT 1".encode()) == (3,)
+    assert check_script("sql/1.sql", f"{BOM}SELECT 1".encode()) == Cuts((3,))
+
+
+COPIES = ('COPY "Größe;" (id, "né") FROM stdin', "copy t(a) FROM /* ; */ STDIN (NULL ';')")
+PIECES = st.one_of(
+    st.tuples(st.sampled_from(STATEMENTS), st.sampled_from(BETWEEN)),
+    st.tuples(
+        st.sampled_from(COPIES), st.builds(";\n{}\\.\n{}".format, st.sampled_from(ROWS), BLANKS)
+    ),
+    st.tuples(st.just("\\restrict x1\n"), BLANKS),
+)
+
+
+def covered(content: bytes, cuts: Cuts) -> tuple[list[bytes], bytes]:
+    """The runs of a script as a host takes them, and what is in neither a run nor a gap."""
+    ends = sorted([*cuts.runs, *(gap.start for gap in cuts.gaps), len(content)])
+    runs = [content[start : min(end for end in ends if end > start)] for start in cuts.runs]
+    taken = sorted(
+        [(gap.start, gap.end) for gap in cuts.gaps]
+        + [(start, start + len(run)) for start, run in zip(cuts.runs, runs, strict=True)]
+    )
+    places = [(0, 0), *taken, (len(content), len(content))]
+    assert all(before[1] <= after[0] for before, after in pairwise(places))
+    return runs, b"\n".join(content[a[1] : b[0]] for a, b in pairwise(places))
 
 
 @given(
-    parts=st.lists(st.tuples(st.sampled_from(STATEMENTS), st.sampled_from(BETWEEN)), max_size=8),
+    pieces=st.lists(PIECES, max_size=8),
     first=st.sampled_from(["", BOM, "-- é;\n", " ;\n"]),
     part_size=st.sampled_from([1, 40, 300]),
 )
-def test_each_run_holds_the_statement_it_begins_with(
-    parts: list[tuple[str, str]], first: str, part_size: int
+def test_runs_and_gaps_are_all_of_a_script_but_comments(
+    pieces: list[tuple[str, str]], first: str, part_size: int
 ) -> None:
-    content = (first + "".join(statement + between for statement, between in parts)).encode()
+    content, begun = first.encode(), []
+    for number, (piece, behind) in enumerate(pieces):
+        if piece.startswith("\\") and not content.endswith(b"\n"):
+            content += b"\n" if number else b"\n" * bool(content.removeprefix(BOM.encode()))
+        begun += [(len(content), piece)]
+        content += f"{piece}{behind}".encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlcheck, "PART_SIZE", part_size)  # parsed in parts, as large scripts are
-        runs = slices(content)
-    assert len(runs) == len(parts)
-    for run, (statement, _) in zip(runs, parts, strict=True):
-        assert run.startswith(statement)
-        assert len(split(run)) == 1
+        patch.setattr(sqlparts, "PART_SIZE", part_size)  # parsed in parts, as large scripts are
+        cuts = check_script("sql/1.sql", content)
+    assert list(cuts.runs) == [start for start, piece in begun if not piece.startswith("\\")]
+    assert len(cuts.gaps) == sum(piece.startswith("\\") or piece in COPIES for _, piece in begun)
+    runs, rest = covered(content, cuts)
+    assert all(len(split(run.decode())) == 1 for run in runs)
+    assert split(rest.decode().removeprefix(BOM)) == ()
+    for gap in cuts.gaps:
+        after = gap.copy.size if gap.copy else 0
+        assert content[gap.start + after : gap.end] in {b"\\.\n", b"\\restrict x1\n"}
 
 
 def test_a_large_script_is_grouped_into_runs_of_whole_statements() -> None:
@@ -219,7 +149,7 @@ def test_a_statement_larger_than_a_run_is_a_run_by_itself() -> None:
 def test_runs_that_fill_their_size_exactly_are_not_cut() -> None:
     statement = f"SELECT '{'x' * (RUN_SIZE // 2 - 11)}';\n"
     assert len(statement) * 2 == RUN_SIZE
-    assert check_script("sql/1.sql", (statement * 4).encode()) == (0, RUN_SIZE)
+    assert check_script("sql/1.sql", (statement * 4).encode()) == Cuts((0, RUN_SIZE))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +197,7 @@ def test_an_excerpt_cannot_drive_a_terminal() -> None:
 
 def test_an_error_late_in_a_large_script_has_its_own_line() -> None:
     row = "INSERT INTO größe VALUES (1);\n"
-    count = 2 * sqlcheck.PART_SIZE // len(row)
+    count = 2 * sqlparts.PART_SIZE // len(row)
     said, _ = refusal(row * count + "INSERT INTO;\n" + row * count)
     assert said == f'sql/1.sql:{count + 1}:12: syntax error at or near ";"'
 
@@ -281,6 +211,7 @@ def test_an_error_late_in_a_large_script_has_its_own_line() -> None:
         ("\\echo 'it''s'", 1, "\\echo", "Leave the line out"),
         ("\\copy t from 'x.csv'", 1, "\\copy", "INSERT"),
         ("\\! rm -rf /\n", 1, "\\!", "No program runs"),
+        ("SELECT 1;\n\\.\n", 2, "\\.", "ends the rows of a COPY"),
         ("\\connect other\r\nSELECT 1;\r\n", 1, "\\connect", "the host file says"),
     ],
 )
@@ -292,41 +223,191 @@ def test_a_command_of_psql_is_called_that(
     assert way_out in detail[0]
 
 
-def test_what_keeps_psql_s_commands_out_of_a_restore_is_named() -> None:
-    said, detail = refusal("--\n\\restrict aB1\n\nSELECT 1;\n\n\\unrestrict aB1\n")
-    assert said == "sql/1.sql: 2 problems"
-    assert detail == [
-        "  sql/1.sql:2: \\restrict is a command of psql, not SQL for the server",
-        "  sql/1.sql:6: \\unrestrict is a command of psql, not SQL for the server",
-        "    pg_dump writes \\restrict and \\unrestrict for psql; leave out both lines.",
+def test_what_pg_dump_writes_for_psql_is_a_gap() -> None:
+    script = b"--\n\\restrict aB1\n\nSELECT 1;\r\n\\unrestrict aB1\r\n-- end\n\\restrict 2"
+    cuts = check_script("sql/1.sql", script)
+    assert cuts.runs == (script.index(b"SELECT"),)
+    assert [script[gap.start : gap.end] for gap in cuts.gaps] == [
+        b"\\restrict aB1\n",
+        b"\\unrestrict aB1\r\n",
+        b"\\restrict 2",
     ]
+    assert not any(gap.copy for gap in cuts.gaps)
 
 
 @pytest.mark.parametrize(
-    "data",
+    "script",
     [
-        "1\tO'Brien\n\\.\n",
-        "\\.\n",
-        "",
-        "-5\tx\n",
-        "\\N\t1\n",
-        "select\t1\nx y\n\\.\n",
-        "1;2\t'\n;x",
+        "\\restrict\n",
+        "\\restrict a b\n",
+        "\\restrict a;\n",
+        "\\restrict é\n",
+        "\\unrestricted a\n",
+        " \\restrict a\n",
+        "\\restrict a \n",
+        "SELECT 1; \\restrict a\n",
+        "/* c */ \\restrict a\n",
+        "SELECT 1\n\\restrict a\n;",
+        "SELECT (1\n\\restrict a\n",
     ],
 )
-def test_inline_copy_data_is_called_that(data: str) -> None:
-    said, detail = refusal(f"CREATE TABLE t ();\n-- data;\ncopy t (a)\n  FROM stdin;\n{data}")
-    assert said == f"sql/1.sql:3: {INLINE}"
-    assert detail == ["  Write the rows as INSERT, or build the table in the script."]
+def test_what_is_like_a_line_for_psql_is_no_gap(script: str) -> None:
+    said, _ = refusal(script)
+    assert said.endswith("is a command of psql, not SQL for the server")
 
 
-def test_a_dump_with_many_tables_is_told_at_once() -> None:
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("part_size", [1, 60, sqlparts.PART_SIZE])
+def test_rows_behind_a_copy_are_a_gap(
+    rows: str, line_end: str, part_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlparts, "PART_SIZE", part_size)
+    copy, after = "copy t (a, b)\n  FROM --\n stdin ; \n", "-- c\nSELECT 2;\n"
+    pieces = ("SELECT 1;\n-- data;\n", copy, rows, "\\.\n", after)
+    encoded = [piece.replace("\n", line_end).encode() for piece in pieces]
+    cuts = check_script("sql/1.sql", b"".join(encoded))
+    first, _, size, end, _ = map(len, encoded)
+    begun = first + len(encoded[1])
+    assert cuts.runs == (0, first, begun + size + end + len(f"-- c{line_end}"))
+    assert cuts.gaps == (Gap(begun, begun + size + end, Copy('"t"', ("a", "b"), {}, size)),)
+
+
+def test_rows_end_with_the_script_where_their_last_line_has_no_end() -> None:
+    (gap,) = check_script("sql/1.sql", b"COPY t (a) FROM stdin;\n1\n\\.").gaps
+    assert gap == Gap(23, 27, Copy('"t"', ("a",), {}, 2))
+
+
+@pytest.mark.parametrize(
+    "statement, table, columns, options",
+    [
+        ("COPY t (a) FROM stdin", '"t"', ("a",), {}),
+        ('COPY S."T""x" ("A""", b) FROM stdin', '"s"."T""x"', ('A"', "b"), {}),
+        ("COPY d.s.t (a) FROM stdin", '"d"."s"."t"', ("a",), {}),
+        ("COPY t (a) FROM stdin CSV", '"t"', ("a",), {"format": "csv"}),
+        (
+            "COPY t (a) FROM stdin WITH CSV HEADER DELIMITER AS ';' NULL 'x' QUOTE '|' ESCAPE '\\'",
+            '"t"',
+            ("a",),
+            {
+                "format": "csv",
+                "header": "true",
+                "delimiter": ";",
+                "null": "x",
+                "quote": "|",
+                "escape": "\\",
+            },
+        ),
+        (
+            "COPY t (a) FROM stdin (FORMAT text, HEADER off, DELIMITER E'\\t', ENCODING 'utf-8')",
+            '"t"',
+            ("a",),
+            {"format": "text", "header": "false", "delimiter": "\t"},
+        ),
+        ("COPY t (a) FROM stdin (HEADER)", '"t"', ("a",), {"header": "true"}),
+        (
+            "COPY t (a) FROM stdin (HEADER 1, NULL 0)",
+            '"t"',
+            ("a",),
+            {"header": "true", "null": "0"},
+        ),
+        (
+            "COPY t (a) FROM stdin DELIMITER ';' NULL ''",
+            '"t"',
+            ("a",),
+            {"delimiter": ";", "null": ""},
+        ),
+    ],
+)
+def test_a_copy_is_in_the_manifest_as_the_server_reads_it(
+    statement: str, table: str, columns: tuple[str, ...], options: dict[str, str]
+) -> None:
+    (gap,) = check_script("sql/1.sql", f"{statement};\n1\n\\.\n".encode()).gaps
+    assert gap.copy == Copy(table, columns, options, 2)
+
+
+TAKEN = "Write the rows without it; a release takes FORMAT text or csv, DELIMITER, NULL, HEADER, "
+
+
+@pytest.mark.parametrize(
+    "copy, words, way_out",
+    [
+        ("COPY t FROM stdin", "COPY names no columns", "Name the columns: COPY t (a, b)"),
+        ("COPY BINARY t (a) FROM stdin", "COPY … FORMAT binary cannot be carried out", TAKEN),
+        ("COPY t (a) FROM stdin (FORMAT 'CSV')", "COPY … FORMAT CSV cannot be", TAKEN),
+        ("COPY t (a) FROM stdin WHERE a > 1", "COPY … WHERE cannot be", "Leave WHERE out"),
+        ("COPY t (a) FROM stdin FREEZE", "COPY … FREEZE cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (FREEZE false)", "COPY … FREEZE cannot be", TAKEN),
+        ("COPY t (a) FROM stdin CSV FORCE NOT NULL a", "COPY … FORCE_NOT_NULL cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (FORCE_NULL *)", "COPY … FORCE_NULL cannot be", TAKEN),
+        ("COPY t (a) FROM stdin ENCODING 'latin1'", "COPY … ENCODING cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (ON_ERROR ignore)", "COPY … ON_ERROR cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (DEFAULT 'x')", "COPY … DEFAULT cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (HEADER match)", "COPY … HEADER match cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (NULL)", "COPY … NULL true cannot be", TAKEN),
+        ("COPY t (a) FROM stdin (NULL 'a', NULL 'b')", "COPY has NULL twice", "Leave one of them"),
+    ],
+)
+def test_a_copy_that_no_host_can_carry_out_is_refused(copy: str, words: str, way_out: str) -> None:
+    said, (detail,) = refusal(f"SELECT 1;\n{copy};\n1\n\\.\nSELECT 2;\n")
+    assert said.startswith(f"sql/1.sql:2: {words}")
+    assert detail.startswith(f"  {way_out}")
+
+
+@pytest.mark.parametrize(
+    "script, line, words",
+    [
+        ("COPY t (a) FROM stdin;\n1\n", 1, NO_END),
+        ("COPY t (a) FROM stdin;\n1\n\\.x\n \\.\nSELECT 1;\n", 1, NO_END),
+        ("COPY t (a) FROM stdin;", 1, NO_END),
+        ("SELECT 1;\nCOPY t (a) FROM stdin", 2, NO_END),
+        ("COPY t (a) FROM stdin; SELECT 1;\n1\n\\.\n", 1, "what follows COPY … FROM STDIN; on its"),
+        ("COPY t (a) FROM stdin; -- c\n1\n\\.\n", 1, "what follows COPY … FROM STDIN; on its line"),
+    ],
+)
+def test_rows_that_do_not_end_or_begin_as_psql_has_it_are_refused(
+    script: str, line: int, words: str
+) -> None:
+    said, detail = refusal(script)
+    assert said.startswith(f"sql/1.sql:{line}: {words}")
+    assert len(detail) == 1
+
+
+@pytest.mark.parametrize("size", [1, 3 * sqlcopy.PIECE])
+def test_rows_in_another_encoding_are_refused_with_their_line(size: int) -> None:
+    rows = b"12345678\n" * (size // 9)
+    said, _ = refusal(b"COPY t (a) FROM stdin;\n" + rows + b"gr\xf6\xdfe\n\\.\n")
+    line, place = 2 + size // 9, 23 + len(rows) + 3
+    assert said == f"sql/1.sql:{line}: not UTF-8: byte {place} of the file is 0xf6"
+
+
+def test_a_script_that_runs_nowhere_any_more_keeps_the_copy_that_it_was_released_with() -> None:
+    script = b"COPY t FROM stdin (FORCE_NULL *);\n1\n\\.\nSELECT 1;\nCOPY t FROM stdin;\n1\n"
+    assert check_script("sql/1.sql", script, runs=False) == Cuts(
+        (0, 39, 49), (Gap(34, 39, None), Gap(68, 70, None))
+    )
+
+
+def test_what_is_wrong_with_a_dump_of_many_tables_is_told_at_once() -> None:
     rows = "".join(f"{number}\tO'Brien; \\N\n" for number in range(40_000))
-    table = f"COPY public.t (id, name) FROM stdin;\n{rows}\\.\n\n"
+    table = f"COPY public.t FROM stdin;\n{rows}\\.\n\n"
     said, detail = refusal("CREATE TABLE t ();\n" + table * 3 + "COMMIT;\n")
     assert said == "sql/1.sql: 4 problems"
     lines = [2 + number * 40_003 for number in range(4)]
     assert [int(line.split(":")[1]) for line in detail if "sql/1.sql:" in line] == lines
+
+
+def test_a_copy_is_a_run_of_its_own_among_statements_that_are_grouped() -> None:
+    row, copy = "INSERT INTO t VALUES (1);\n", "COPY t (a) FROM stdin;\n"
+    rows = "1\n" * RUN_SIZE + "\\.\n"
+    content = f"{row}{row}{copy}{rows}{row}{row}{copy}{rows}{copy}{rows}\\restrict a\n{row}{row}"
+    cuts = check_script("sql/1.sql", content.encode())
+    ends = sorted([*cuts.runs, *(end for gap in cuts.gaps for end in (gap.start, gap.end))])
+    pieces = [content[start:end] for start, end in pairwise([*ends, len(content)]) if start < end]
+    assert pieces == [
+        *(row * 2, copy, rows, row * 2, copy, rows, copy, rows),
+        *("\\restrict a\n", row * 2),
+    ]
 
 
 @pytest.mark.parametrize("case", [str.upper, str.lower])
@@ -375,7 +456,7 @@ def test_all_that_is_wrong_with_a_script_is_told_in_order() -> None:
         ["1", " BEGIN begins a transaction inside the release's"],
         ["3", " COMMIT ends the release's transaction"],
         ["4", " \\i is a command of psql, not SQL for the server"],
-        ["5", f" {INLINE}"],
+        ["5", " COPY names no columns, of which its rows have the values"],
         ["8", " lo_import() uses the database server's files, which no release carries"],
         ["9", " the schema countersign is the ledger's, which no release touches"],
         ["10", " \\gset is a command of psql, not SQL for the server"],
@@ -428,12 +509,12 @@ def test_a_way_out_is_told_once_for_those_that_share_it() -> None:
         "SELECT countersign.id FROM public.countersign; COMMENT ON COLUMN countersign.id IS '';",
         "DROP TRIGGER x ON countersign; CREATE TABLE countersign (); CREATE ROLE countersign;",
         "CREATE SEQUENCE s OWNED BY countersign.id;",
-        f"CREATE VIEW v AS SELECT {'+'.join(['1'] * (sqljudge.LONGEST // 2 - 20))}, 'countersign';",
+        f"CREATE VIEW v AS SELECT {'+'.join(['1'] * (sqlrules.LONGEST // 2 - 20))}, 'countersign';",
         f"COPY t FROM 'x' WHERE a = {'+'.join(['1'] * 50_000)};",
     ],
 )
 def test_what_a_release_may_run_is_not_refused(script: str) -> None:
-    assert check_script("sql/1.sql", script.encode())
+    assert check_script("sql/1.sql", script.encode()).runs
 
 
 def test_a_subscription_that_keeps_its_slot_is_told_from_one_that_gave_it_up() -> None:
