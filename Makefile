@@ -1,6 +1,7 @@
 # Every target does the set-up it needs: make test, alone on a fresh machine, is enough.
 # Variables: RELEASE=path/to/release.toml (rpm, deb), ARGS='more arguments' (test, test-unit, bench),
-# PYTHON=/path/to/python3 (the Python that .venv is made with).
+# PYTHON=/path/to/python3 (the Python that .venv is made with), REHEARSE='--role app' (rpm, deb: more
+# for countersign rehearse).
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
@@ -29,6 +30,7 @@ demo: setup ## Build, sign, install and upgrade an example product on three test
 rpm: setup ## Build the signed RPM of RELEASE=path/to/release.toml (default: the example) in dist/
 ifdef RELEASE
 	.venv/bin/countersign check --release "$(RELEASE)"
+	.venv/bin/countersign rehearse --if-possible --release "$(RELEASE)" $(REHEARSE)
 	.venv/bin/countersign sign --release "$(RELEASE)"
 	.venv/bin/countersign build --release "$(RELEASE)"
 else
@@ -39,6 +41,7 @@ endif
 deb: setup ## Build the signed DEB of RELEASE=path/to/release.toml (default: the example) in dist/
 ifdef RELEASE
 	.venv/bin/countersign check --release "$(RELEASE)"
+	.venv/bin/countersign rehearse --if-possible --release "$(RELEASE)" $(REHEARSE)
 	.venv/bin/countersign sign --release "$(RELEASE)"
 	.venv/bin/countersign build --release "$(RELEASE)" --format deb
 else
