@@ -5,8 +5,8 @@ Pure: a case (`packager.approval`) becomes titles and lines.
 
 from collections.abc import Iterable, Iterator
 
-from installer.manifest import EMPTY, Application, Manifest
-from installer.receipt import MeasuredDatabase
+from installer.manifest import EMPTY, Application, Database, Manifest
+from installer.receipt import MeasuredDatabase, Receipt
 from installer.strict_json import moment
 from packager import show
 from packager.approval import Case, Witness
@@ -23,6 +23,7 @@ def briefing(case: Case) -> Iterator[Section]:
             printable(case.manifest.summary),
             f"sequence  {approval.sequence}",
             f"manifest  {approval.manifest}",
+            *((show.rehearsal_words(case.manifest),) if case.manifest.database else ()),
             f"good from {moment(approval.not_before)}",
             f"until     {moment(approval.expires)}",
         ),
@@ -39,12 +40,23 @@ def briefing(case: Case) -> Iterator[Section]:
             *(f"  {name}" for name in _names(case.hosts)),
         ),
     )
+    if case.manifest.database:
+        yield from _warnings(case.manifest.database, receipt)
     if receipt.database:
-        yield from _database(receipt.database, case.manifest)
+        yield from database_sections(receipt.database, case.manifest)
     if case.manifest.application:
         yield _application(case.manifest.application)
     if case.signed:
         yield Section("Signed before by", tuple(signer.title for signer in case.signed))
+
+
+def _warnings(database: Database, receipt: Receipt) -> Iterator[Section]:
+    """What of the release is not as releases are: accepted changes, and online scripts."""
+    if changed := tuple(show.accepted_changes(database)):
+        yield Section("Released scripts were changed, which this release accepts", changed)
+    ran = {script.name for script in receipt.database.scripts} if receipt.database else set()
+    new = (script for script in database.scripts if script.name in ran)
+    yield from show.online_scripts("This release is not one transaction", new)
 
 
 def doubts(case: Case) -> Iterator[str]:
@@ -67,7 +79,7 @@ def _names(witnesses: Iterable[Witness]) -> tuple[str, ...]:
     )
 
 
-def _database(database: MeasuredDatabase, manifest: Manifest) -> Iterator[Section]:
+def database_sections(database: MeasuredDatabase, manifest: Manifest) -> Iterator[Section]:
     """What happened to the database: scripts, objects, locks."""
     name, took = printable(database.name), _duration(database.milliseconds)
     released = len(manifest.database.scripts) if manifest.database else 0
@@ -81,7 +93,7 @@ def _database(database: MeasuredDatabase, manifest: Manifest) -> Iterator[Sectio
         )
         or ("none: they had all been applied before",),
     )
-    changed = schema_changes(database.before, database.after)
+    changed = schema_changes(database.start, database.end)
     yield Section(f"Database {name}: what changed in the schema", tuple(changed))
     yield Section(
         f"Database {name}: locks on what was there before, for at most {took}",

@@ -12,13 +12,16 @@ from installer.bundle import CONTENT, MANIFEST, Head
 from installer.errors import InstallerError
 from installer.manifest import Manifest
 from installer.tree import digest_of
+from packager.advice import advise, sections
 from packager.bundle_writer import write_bundle
 from packager.errors import OutputError, SigningError
 from packager.formats import FORMATS
 from packager.formats.interface import BUNDLE, Order
+from packager.lint import require_within
 from packager.output import place, temporary_folder, write
 from packager.package_reader import read_package
 from packager.release import Release
+from packager.report import write_report
 from packager.signing import (
     SIGNATURES,
     Signer,
@@ -75,15 +78,22 @@ def work_folder(output: Path, manifest: Manifest) -> Path:
 def write_work(release: Release, output: Path) -> Path:
     """Write the manifest, for its developers to sign, and the content; returns the manifest.
 
+    Beside it is a report of what is to be told about the scripts.
+
     Raises:
+        LintError: that is more than release.toml allows.
         OutputError: they cannot be written.
+        ToolError: release.toml has a threshold, and squawk is missing or failed.
     """
+    advice = advise(release)
+    require_within(advice.lint, release.project.lint)
     folder = work_folder(output, release.manifest)
     files = {CONTENT: release.compressed, MANIFEST: release.raw}
     with temporary_folder(folder) as temporary:
         for name, content in files.items():
             write(temporary / name, content)
             place(temporary / name, folder / name)
+    write_report(folder, sections(advice))
     return folder / MANIFEST
 
 

@@ -18,6 +18,7 @@ from installer.manifest import Patch, Script, parse_manifest
 from installer.policy import parse_policy
 from installer.signatures import require_binary_keyring, verify_release
 from packager import __version__, show
+from packager.advice import advise, lines
 from packager.build import (
     NotSignedError,
     build_packages,
@@ -30,6 +31,7 @@ from packager.cli_approval import COMMANDS as APPROVAL_COMMANDS
 from packager.cli_options import (
     JSON,
     KEY,
+    PROJECT,
     example,
     format_option,
     kinds_of,
@@ -40,12 +42,16 @@ from packager.cli_options import (
     warn,
 )
 from packager.cli_policy import policy as policy_commands
+from packager.cli_rehearse import rehearse
 from packager.errors import PackagerError
 from packager.init import detect_vcs, initialise
+from packager.lint import require_within
 from packager.package_reader import read_package
 from packager.project import load_project
+from packager.rehearsed import manifest_changed, rehearsed
 from packager.release import Release, assemble, examine
 from packager.repository import publish
+from packager.sqlcheck import require_cuts
 
 EPILOG = """\b
 From a repository with a release.toml to a package:
@@ -59,15 +65,6 @@ Completion in bash (in zsh and fish: zsh_source, fish_source):
 """
 
 
-PROJECT = click.option(
-    "--release",
-    "-r",
-    "file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("release.toml"),
-    show_default=True,
-    help="The file that describes the release.",
-)
 OUTPUT = output_option("manifests, signatures and packages")
 PACKAGE = click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
 
@@ -107,7 +104,12 @@ def check(file: Path, output: Path) -> None:
         _good(finding) if isinstance(finding, str) else _tell(finding)
     if errors := [finding for finding in findings if isinstance(finding, PackagerError)]:
         raise click.exceptions.Exit(errors[0].exit_code)
-    release = _assemble(file)
+    release = _assemble(file, output)
+    if database := release.manifest.database:
+        for line in show.accepted_changes(database):
+            _good(f"accepted: {line}")
+        words = show.rehearsal_words(release.manifest)
+        _good(words) if database.rehearsal else click.echo(f"-- {words}: run countersign rehearse")
     try:
         signatures = collect_signatures(work_folder(output, release.manifest), release.raw)
     except NotSignedError as error:
@@ -115,14 +117,16 @@ def check(file: Path, output: Path) -> None:
     else:
         for signer in signatures:
             _good(f"signed by {signer.title}")
+    _advise(release)
 
 
 @commands.command(epilog=example("countersign plan | less"))
 @PROJECT
+@OUTPUT
 @JSON
-def plan(file: Path, *, as_json: bool) -> None:
+def plan(file: Path, output: Path, *, as_json: bool) -> None:
     """Show the scripts in their order, and what changes from each starting point."""
-    release = _assemble(file)
+    release = _assemble(file, output)
     if as_json:
         print_document(show.plan_document(release))
     else:
@@ -136,7 +140,8 @@ def plan(file: Path, *, as_json: bool) -> None:
 @OUTPUT
 def manifest(file: Path, output: Path) -> None:
     """Write the manifest, for developers who sign it with gpg itself."""
-    release = _assemble(file)
+    release = _assemble(file, output)
+    _tell_change(release, output)
     written = write_work(release, output)
     click.echo(f"wrote {written}")
     click.echo(f"SHA-256 {release.manifest.digest}")
@@ -148,7 +153,8 @@ def manifest(file: Path, output: Path) -> None:
 @KEY
 def sign(file: Path, output: Path, key: str | None) -> None:
     """Write the manifest and sign it, for release to QAT."""
-    release = _assemble(file)
+    release = _assemble(file, output)
+    _tell_change(release, output)
     signature, signer = sign_work(release, output, key)
     click.echo(f"signed {release.manifest.title} as {signer.title}")
     click.echo(f"wrote {signature}")
@@ -161,7 +167,7 @@ def sign(file: Path, output: Path, key: str | None) -> None:
 @JSON
 def build(file: Path, output: Path, kind: str, *, as_json: bool) -> None:
     """Build the package, with every signature that is beside the manifest, and read it back."""
-    release = _assemble(file)
+    release = _assemble(file, output)
     packages, signers = build_packages(release, output, kinds_of(kind))
     if as_json:
         paths = [str(package) for package in packages]
@@ -220,8 +226,7 @@ def verify(package: Path, policy: Path, keyring: Path, environment: str, *, as_j
     require_binary_keyring(read_file(keyring), keyring)
     verified = verify_release(bundle.head, rules, environment, keyring, int(time.time()))
     content = bundle.open_content(verified.manifest)
-    for blob in verified.manifest.blobs:
-        content.read(blob)
+    require_cuts(verified.manifest, content.read)
     signers = [asdict(signer) for signer in verified.signers]
     if as_json:
         digest = verified.manifest.digest
@@ -284,6 +289,7 @@ def repo(
 
 
 commands.add_command(policy_commands)
+commands.add_command(rehearse)
 for command in APPROVAL_COMMANDS:
     commands.add_command(command)
 
@@ -310,13 +316,31 @@ def _tell(error: PackagerError | InstallerError) -> None:
             click.echo(show.printable(text), err=True)
 
 
-def _assemble(file: Path) -> Release:
-    release = assemble(load_project(file))
+def _assemble(file: Path, output: Path) -> Release:
+    release = rehearsed(assemble(load_project(file)), output)
     if release.changes:
         warn(f"{release.manifest.source.tag} is released without these changes:")
         for line in show.shortened(release.changes):
             click.echo(f"  {line}", err=True)
     return release
+
+
+def _tell_change(release: Release, output: Path) -> None:
+    """Warn where a rehearsal has made the manifest another, which others may have signed."""
+    if words := manifest_changed(release, output):
+        warn(words)
+
+
+def _advise(release: Release) -> None:
+    """Print what is to be told about the scripts, and hold it against release.toml."""
+    advice = advise(release)
+    for kind, text in lines(advice):
+        click.echo(f"{click.style(kind, fg='yellow')} {show.printable(text)}")
+    if advice.lint.missing:
+        warn(f"there is no advice about the scripts: {advice.lint.missing}")
+    elif release.manifest.database:
+        click.echo(f"-- findings: {len(advice.lint.findings)}, locks: {len(advice.locks)}")
+    require_within(advice.lint, release.project.lint)
 
 
 def _good(line: str) -> None:

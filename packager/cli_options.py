@@ -20,6 +20,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 ALL = "all"
 """What `--format` takes for a package of every kind."""
 
+PROJECT = click.option(
+    "--release",
+    "-r",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("release.toml"),
+    show_default=True,
+    help="The file that describes the release.",
+)
 KEY = click.option(
     "--key",
     envvar="COUNTERSIGN_KEY",

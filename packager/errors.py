@@ -77,3 +77,23 @@ class StatementError(PackagerError):
 
     exit_code = 56
     hint = "Nothing was signed or written."
+
+
+class LintError(PackagerError):
+    """squawk found more in the new scripts than [lint] in release.toml allows."""
+
+    exit_code = 57
+    hint = (
+        "Correct the scripts and tag the release again, or change [lint]; "
+        "`countersign check` shows all advice."
+    )
+
+
+class RehearsalError(PackagerError):
+    """A release failed in its rehearsal, or a starting point could not be rebuilt for it."""
+
+    exit_code = 58
+    hint = (
+        "The manifest will not say that this release was rehearsed. Correct the cause, tag the "
+        "release again and rehearse it; docs/how-to/rehearse-a-release.md has the common causes."
+    )

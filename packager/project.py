@@ -5,22 +5,28 @@ each with the line it is on: whoever misspells a condition must not get a releas
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from installer.errors import MalformedError
 from installer.manifest import (
+    AFTER,
+    BEFORE,
+    CHANGES,
     DATABASE,
+    EDITED,
     EMPTY,
     PRODUCT,
+    REMOVED,
     ROOT,
     VERSION,
-    Accepted,
 )
 from installer.openpgp import FINGERPRINT
-from installer.strict_json import is_control, require_relative_path
+from installer.strict_json import DIGEST, is_control, require_relative_path
+from installer.tree import Digest
+from packager.lintrules import RULES
 from packager.toml_reader import Key, Reader, Schema, is_tables, kind_of, meant
 
 T = TypeVar("T")
@@ -44,10 +50,35 @@ class ApplicationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class OnlineSpec:
+    """That a script is no part of the release's transaction; as `installer.manifest.Online`."""
+
+    script: str
+    when: str
+    repeat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptSpec:
+    """A change of a released script that is deliberate, as `installer.manifest.Accepted`.
+
+    `digest` is the script's own in this release; None where it was removed.
+    """
+
+    script: str
+    change: str
+    digest: Digest | None
+    applied: tuple[Digest, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseSpec:
     """Which files are the database's scripts, and what their order is.
 
     `scripts` and `verify` are patterns; `plan` is there when, and only when, `order` is `plan`.
+    `prepare` are patterns, too: of files that a rehearsal runs before everything else.
+    `starts` are released states of the scripts that hosts may be at, as those of an application.
     """
 
     name: str
@@ -55,7 +86,24 @@ class DatabaseSpec:
     order: str
     plan: str | None
     verify: tuple[str, ...]
-    accept: tuple[Accepted, ...]
+    accept: tuple[AcceptSpec, ...] = ()
+    starts: tuple[str, ...] = (EMPTY,)
+    prepare: tuple[str, ...] = ()
+    online: tuple[OnlineSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LintSpec:
+    """Which advice about new scripts is told, and which stops the build.
+
+    `postgresql` is the server's major version. A finding of a rule in `refuse` stops the build, and
+    so do more findings than `most`, if that is not None. Those of a rule in `ignore` do not count.
+    """
+
+    postgresql: str | None = None
+    ignore: tuple[str, ...] = ()
+    refuse: tuple[str, ...] = ()
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +126,7 @@ class Project:
     application: ApplicationSpec | None
     database: DatabaseSpec | None
     package_key: str | None
+    lint: LintSpec = LintSpec()
 
 
 def load_project(path: Path) -> Project:
@@ -94,14 +143,18 @@ def load_project(path: Path) -> Project:
     if application is None and database is None:
         reader.refuse((), "a release needs [application], [database] or both")
     if application is not None:
-        _require_other_starts(reader, application)
+        _require_other_starts(reader, "application", application)
     if database is not None:
+        _require_other_starts(reader, "database", database)
         database["accept"] = _accepted(reader)
+        database["online"] = _online(reader)
         _require_plan(reader, database)
         _require_source(reader, inherited=application is not None)
     _require_git(reader, application=application, database=database)
+    lint = _lint(reader)
     reader.require_no_problems()
-    return _project(path, (release or {}) | (signing or {}), application, database)
+    values = (release or {}) | (signing or {}) | {"lint": lint}
+    return _project(path, values, application, database)
 
 
 def _project(
@@ -120,6 +173,7 @@ def _project(
         application=_application(application) if application else None,
         database=_database(database) if database else None,
         package_key=release.get("package_key"),
+        lint=release["lint"],
     )
 
 
@@ -135,23 +189,26 @@ def _database(values: dict[str, Any]) -> DatabaseSpec:
         plan=values["plan"],
         verify=values["verify"],
         accept=values["accept"],
+        starts=values["from"],
+        prepare=values["prepare"],
+        online=values["online"],
     )
 
 
 # What each key allows and both together do not.
 
 
-def _require_other_starts(reader: Reader, application: dict[str, Any]) -> None:
-    if application.get("to") in application.get("from", ()):
-        reader.refuse(("application", "from"), f"from has {application['to']!r}, which is also to")
+def _require_other_starts(reader: Reader, table: str, values: dict[str, Any]) -> None:
+    if values.get("to") in values.get("from", ()):
+        reader.refuse((table, "from"), f"from has {values['to']!r}, which is also to")
 
 
 def _require_source(reader: Reader, *, inherited: bool) -> None:
-    for key in ("vcs", "to", "signed_tag"):
+    for key in ("vcs", "to", "signed_tag", "from"):
         given = reader.has("database", key)
         if given and inherited:
             reader.refuse(("database", key), f"{key} is [application]'s to say, where there is one")
-        if not (given or inherited or key == "signed_tag"):
+        if not (given or inherited or key in {"signed_tag", "from"}):
             reader.refuse(("database",), f"[database] lacks {key}, as there is no [application]")
 
 
@@ -170,12 +227,46 @@ def _require_plan(reader: Reader, database: dict[str, Any]) -> None:
         reader.refuse(("database", "plan"), 'plan is read with order = "plan" only')
 
 
-def _accepted(reader: Reader) -> tuple[Accepted, ...]:
-    accepted = tuple(Accepted(**table) for table in reader.each("database", "accept"))
-    scripts = [entry.script for entry in accepted]
-    for script in sorted({script for script in scripts if scripts.count(script) > 1}):
-        reader.refuse(("database", "accept"), f"{script} is accepted twice")
-    return accepted
+def _accepted(reader: Reader) -> tuple[AcceptSpec, ...]:
+    accepted: dict[tuple[str, str], AcceptSpec] = {}
+    for number, table in reader.each("database", "accept").items():
+        entry = AcceptSpec(**table)
+        what = (entry.script, entry.change)
+        for words in _misfits(entry, twice=what in accepted):
+            reader.refuse(("database", "accept", number), words)
+        accepted[what] = entry
+    return tuple(accepted.values())
+
+
+def _misfits(entry: AcceptSpec, *, twice: bool) -> Iterator[str]:
+    """What an entry lacks for its change, or has too much."""
+    if twice:
+        yield f"{entry.script} is accepted as {entry.change} twice"
+    needs_applied, needs_digest = entry.change in {EDITED, REMOVED}, entry.change != REMOVED
+    if needs_applied != bool(entry.applied):
+        does = "needs" if needs_applied else "has no"
+        yield f'change = "{entry.change}" {does} applied, the digests of scripts that were applied'
+    if needs_digest != bool(entry.digest):
+        does = "needs" if needs_digest else "has no"
+        yield f'change = "{entry.change}" {does} digest, that of the script in this release'
+
+
+def _online(reader: Reader) -> tuple[OnlineSpec, ...]:
+    online: dict[str, OnlineSpec] = {}
+    for number, table in reader.each("database", "online").items():
+        entry = OnlineSpec(**table)
+        if entry.script in online:
+            reader.refuse(("database", "online", number), f"{entry.script} is online twice")
+        online[entry.script] = entry
+    return tuple(online.values())
+
+
+def _lint(reader: Reader) -> LintSpec:
+    spec = LintSpec(**(reader.table("lint") or {}))
+    for rule in spec.ignore:
+        if rule in spec.refuse:
+            reader.refuse(("lint", "ignore"), f"ignore has {rule!r}, which refuse has too")
+    return spec
 
 
 # What a value must be: each function returns it or raises ValueError with the words that follow
@@ -217,6 +308,21 @@ def _sequence(value: object) -> int:
     return value
 
 
+def _count(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"is {kind_of(value)}, not a whole number")
+    if value < 0:
+        raise ValueError(f"is {value}, less than 0")
+    return value
+
+
+def _rule(value: object) -> str:
+    text = _text(value)
+    if text not in RULES:
+        raise ValueError(f"is {text!r}, no rule of squawk{meant(text, RULES)}")
+    return text
+
+
 def _flag(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError(f"is {kind_of(value)}, not true or false")
@@ -252,6 +358,13 @@ def _fingerprint(value: object) -> str:
     if not FINGERPRINT.fullmatch(text):
         raise ValueError(f"is {value!r}, not a fingerprint of 40 hexadecimal digits")
     return text
+
+
+def _digest(value: object) -> Digest:
+    text = _text(value)
+    if not DIGEST.fullmatch(text):
+        raise ValueError(f"is {text!r}, not the 64 digits that sha256sum prints")
+    return Digest(text)
 
 
 def _one_of(*choices: str) -> Callable[[object], str]:
@@ -304,10 +417,13 @@ def _entry(read: Callable[[object], T], number: int, item: object) -> T:
         raise ValueError(f"entry {number} {error}") from None
 
 
-def _tables(value: object) -> object:
-    if not is_tables(value):
-        raise ValueError(f"is {kind_of(value)}, not tables that begin with [[database.accept]]")
-    return value
+def _tables(name: str) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if not is_tables(value):
+            raise ValueError(f"is {kind_of(value)}, not tables that begin with [[{name}]]")
+        return value
+
+    return read
 
 
 _VCS = _one_of("git", "svn", "tree")
@@ -335,16 +451,35 @@ KEYS: Schema = {
         "vcs": Key(_VCS, None),
         "to": Key(_target, None),
         "signed_tag": Key(_flag, default=False),
+        "from": Key(_list(_tag, least=1), (EMPTY,)),
         "name": Key(_matching(DATABASE, "small letters, digits, _ and -, such as crm")),
         "scripts": Key(_list(_pattern, least=1)),
         "order": Key(_one_of("name", "number", "plan"), "name"),
         "plan": Key(_path, None),
         "verify": Key(_list(_pattern, least=0), ()),
-        "accept": Key(_tables, ()),
+        "prepare": Key(_list(_pattern, least=0), ()),
+        "accept": Key(_tables("database.accept"), ()),
+        "online": Key(_tables("database.online"), ()),
     },
     "database.accept": {
         "script": Key(_path),
+        "change": Key(_one_of(*CHANGES)),
+        "digest": Key(_digest, None),
+        "applied": Key(_list(_digest, least=1), ()),
         "reason": Key(_line),
+    },
+    "database.online": {
+        "script": Key(_path),
+        "when": Key(_one_of(BEFORE, AFTER)),
+        "repeat": Key(_flag, default=False),
+    },
+    "lint": {
+        "postgresql": Key(
+            _matching(re.compile("[1-9][0-9]"), 'a major version such as "15"'), None
+        ),
+        "ignore": Key(_list(_rule, least=0), ()),
+        "refuse": Key(_list(_rule, least=0), ()),
+        "most": Key(_count, None),
     },
     "signing": {
         "package_key": Key(_fingerprint),

@@ -17,13 +17,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 from installer.errors import ApplicationError, PlanDivergedError
-from installer.manifest import EMPTY, Application, Author, Database, Manifest, Script, Source
+from installer.manifest import (
+    EMPTY,
+    Accepted,
+    Application,
+    Author,
+    Database,
+    Manifest,
+    Online,
+    Script,
+    Source,
+)
 from installer.planning import pending_scripts
 from installer.tree import Tree, digest_of, scan
 from packager.errors import PackagerError, PlanError, ProjectError, SigningError, SqlError
 from packager.manifest_writer import UNSIGNED, compress, describe_content, write_manifest
 from packager.patches import make_patch
-from packager.project import DatabaseSpec, Project
+from packager.project import AcceptSpec, DatabaseSpec, Project
 from packager.scripts import SIGNATURE, matching, ordered
 from packager.signing import Signers
 from packager.sqlcheck import check_script
@@ -56,6 +66,21 @@ class Release:
     changes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A starting point: its exported tree, and the scripts that a host there has run, in order.
+
+    `prepare` are files of the release's own tree, `prepared`: they make what databases held before
+    the first release.
+    """
+
+    name: str
+    tree: Path
+    scripts: tuple[str, ...]
+    prepared: Path
+    prepare: tuple[str, ...]
+
+
 def assemble(project: Project) -> Release:
     """The release that `project` describes.
 
@@ -86,6 +111,18 @@ def examine(project: Project) -> list[str | PackagerError]:
                 if str(error) not in map(str, findings):  # parts may fail for one cause
                     findings.append(error)
     return findings
+
+
+def export_starts(project: Project, folder: Path) -> tuple[Start, ...]:
+    """The starting points of a release with a database, exported below `folder`.
+
+    Raises:
+        PlanError: the scripts of one have no order.
+        ProjectError: a tag does not exist.
+        ToolError: a version control tool is missing or failed.
+    """
+    repository = open_repository(project.vcs, project.file.parent)
+    return _Assembly(project, repository, folder).starts()
 
 
 @contextmanager
@@ -126,9 +163,16 @@ class _Assembly:
             manifest=replace(manifest, digest=digest_of(raw)),
             raw=raw,
             compressed=compressed,
-            pending={start: self._pending(start) for start in self._starts},
+            pending=self._pending_of(database),
             changes=tuple(self._repository.changes()),
         )
+
+    def _pending_of(self, database: Database | None) -> dict[str, tuple[Script, ...]]:
+        scripts = {script.name: script for script in database.scripts} if database else {}
+        return {
+            start: tuple(scripts[planned.name] for planned in self._pending(start))
+            for start in self._starts
+        }
 
     def parts(self) -> Iterator[str]:
         """What `describe` describes, one after the other."""
@@ -153,9 +197,15 @@ class _Assembly:
         database, _ = self._database
         return _count_scripts(database) if database else "no database"
 
+    def starts(self) -> tuple[Start, ...]:
+        """The starting points, with the scripts that hosts there have run."""
+        spec = self._project.database
+        return tuple(self._start(name, spec) for name in self._starts) if spec else ()
+
     @property
     def _starts(self) -> tuple[str, ...]:
-        return self._project.application.starts if self._project.application else (EMPTY,)
+        spec = self._project.application or self._project.database
+        return spec.starts if spec else ()
 
     @cached_property
     def _released(self) -> Source:
@@ -180,21 +230,45 @@ class _Assembly:
 
     @cached_property
     def _database(self) -> tuple[Database | None, tuple[bytes, ...]]:
+        if self._planned is None:
+            return None, ()
+        planned, contents = self._planned
+        names = [script.name for script in planned.scripts]
+        online = {script.name: script.online for script in planned.scripts}
+        checked = _checked(contents, self._released_everywhere(names), online)
+        signers = Signers(self._now)
+        scripts = _signed(checked, contents, self._tree(self._project.to), signers)
+        database = replace(
+            planned,
+            scripts=tuple(scripts[name] for name in names),
+            verify=tuple(scripts[script.name] for script in planned.verify),
+        )
+        return database, tuple(contents.values())
+
+    @cached_property
+    def _planned(self) -> tuple[Database, Mapping[str, bytes]] | None:
+        """The database's scripts before anybody has looked into them, and their contents.
+
+        What is wrong with their order, or with released ones, is told whatever is in them.
+        """
         spec = self._project.database
         if spec is None:
-            return None, ()
+            return None
         tree = self._tree(self._project.to)
         names, verify = _script_names(spec, tree)
         contents = {name: _content(tree, name) for name in (*names, *verify)}
-        checked = _checked(contents, self._released_everywhere(names))
-        scripts = _signed(checked, contents, tree, Signers(self._now))
+        online = {entry.script: Online(entry.when, entry.repeat, ()) for entry in spec.online}
+        scripts = {
+            name: Script(name, digest_of(content), len(content), (), online=online.get(name))
+            for name, content in contents.items()
+        }
         database = Database(
             name=spec.name,
             scripts=tuple(scripts[name] for name in names),
             verify=tuple(scripts[name] for name in verify),
-            accept=spec.accept,
+            accept=_accepted(spec.accept, scripts),
         )
-        return database, tuple(contents.values())
+        return database, contents
 
     def _released_everywhere(self, names: Iterable[str]) -> frozenset[str]:
         """Those of the scripts `names` that hosts have run, whatever point they start from."""
@@ -203,16 +277,33 @@ class _Assembly:
 
     def _pending(self, start: str) -> tuple[Script, ...]:
         """The scripts that a host has yet to run which has run all those of `start`."""
-        spec, (database, _) = self._project.database, self._database
-        if spec is None or database is None:
+        spec, planned = self._project.database, self._planned
+        if spec is None or planned is None:
             return ()
         tree = self._tree(start)
         names = matching(_files(tree), spec.scripts)
         applied = {name: digest_of(_content(tree, name)) for name in names}
         try:
-            return tuple(pending_scripts(database, applied))
-        except PlanDivergedError as error:
+            return pending_scripts(planned[0], applied, self._start(start, spec).scripts)
+        except (PlanDivergedError, PlanError) as error:
             raise PlanError(f"from {start}: {error}", detail=error.detail) from None
+
+    def _start(self, name: str, spec: DatabaseSpec) -> Start:
+        """Only what release.toml says of the order holds for a tree that was released before it.
+
+        Without the plan of that time, the scripts have the places that this release gives them.
+        """
+        tree = self._tree(name)
+        files = list(_files(tree))
+        known = [pattern for pattern in spec.scripts if matching(files, [pattern])]
+        if spec.plan in files or not spec.plan:
+            then = replace(spec, scripts=tuple(known), verify=(), accept=(), online=(), prepare=())
+            scripts, _ = _script_names(then, tree)
+        else:
+            now, _ = _script_names(spec, self._tree(self._project.to))
+            scripts = tuple(sorted(matching(files, known), key=[*now, *files].index))
+        to = self._tree(self._project.to)
+        return Start(name, tree, scripts, to, matching(_files(to), spec.prepare))
 
     def _tree(self, tag: str) -> Path:
         """The folder that holds the tree of `tag`; that of `empty` holds nothing."""
@@ -246,7 +337,22 @@ def _script_names(spec: DatabaseSpec, tree: Path) -> tuple[tuple[str, ...], tupl
     return ordered(files, spec, text), matching(files, spec.verify)
 
 
-def _checked(contents: Mapping[str, bytes], ran: Collection[str]) -> dict[str, Script]:
+def _accepted(entries: Iterable[AcceptSpec], scripts: Mapping[str, Script]) -> tuple[Accepted, ...]:
+    """The changes that release.toml accepts, of the scripts as they are."""
+    problems = [
+        f"{entry.script} was accepted as {entry.change} with digest {entry.digest}, and has "
+        f"{scripts[entry.script].digest} now: look at the change again, and put that"
+        for entry in entries
+        if entry.digest and entry.digest != scripts[entry.script].digest
+    ]
+    if problems:
+        raise PlanError.of(problems, "[[database.accept]]")
+    return tuple(Accepted(e.script, e.change, e.applied, e.reason) for e in entries)
+
+
+def _checked(
+    contents: Mapping[str, bytes], ran: Collection[str], online: Mapping[str, Online | None]
+) -> dict[str, Script]:
     """All scripts, or one error that says what is wrong with any of them.
 
     Of those that `ran` everywhere nobody asks any more how.
@@ -255,11 +361,13 @@ def _checked(contents: Mapping[str, bytes], ran: Collection[str]) -> dict[str, S
     wrong: list[SqlError] = []
     for name, content in contents.items():
         try:
-            runs = check_script(name, content, runs=name not in ran)
+            cuts = check_script(name, content, runs=name not in ran, online=online.get(name))
         except SqlError as error:
             wrong.append(error)
         else:
-            checked[name] = Script(name, digest_of(content), len(content), runs)
+            checked[name] = Script(
+                name, digest_of(content), len(content), cuts.runs, cuts.gaps, online=cuts.online
+            )
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from installer.manifest import REMOVED
 from packager.errors import PlanError
 from packager.project import DatabaseSpec
 
@@ -52,7 +53,8 @@ def matching(paths: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def _unmatched(paths: list[str], spec: DatabaseSpec) -> Iterator[str]:
-    for key, patterns in (("scripts", spec.scripts), ("verify", spec.verify)):
+    given = {"scripts": spec.scripts, "verify": spec.verify, "prepare": spec.prepare}
+    for key, patterns in given.items():
         for pattern in patterns:
             if not matching(paths, [pattern]):
                 yield f"{key} has {pattern!r}, which matches no file of the release"
@@ -61,10 +63,20 @@ def _unmatched(paths: list[str], spec: DatabaseSpec) -> Iterator[str]:
 def _misplaced(scripts: tuple[str, ...], spec: DatabaseSpec) -> Iterator[str]:
     for path in matching(scripts, spec.verify):
         yield f"{path} is matched by both scripts and verify"
-    for accepted in spec.accept:
-        if accepted.script not in scripts:
-            near = _nearest(accepted.script, scripts)
-            yield f"accept names {accepted.script}, which is no script of the release{near}"
+    for path in matching(scripts, spec.prepare):
+        yield f"{path} is matched by both scripts and prepare"
+    for entry in spec.accept:
+        if entry.change == REMOVED and entry.script in scripts:
+            yield f"accept calls {entry.script} removed, which is a script of the release"
+        elif entry.change != REMOVED and entry.script not in scripts:
+            near = _nearest(entry.script, scripts)
+            yield f"accept names {entry.script}, which is no script of the release{near}"
+    for online in spec.online:
+        if matching([online.script], spec.verify):
+            yield f"online names {online.script}, which verifies the release in its transaction"
+        elif online.script not in scripts:
+            near = _nearest(online.script, scripts)
+            yield f"online names {online.script}, which is no script of the release{near}"
 
 
 def _by_number(

@@ -6,13 +6,25 @@ its lines; control characters that a name may hold never reach a terminal.
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from installer.bundle import Bundle
-from installer.manifest import Application, Blob, Database, Manifest, Patch, Script
+from installer.manifest import (
+    EDITED,
+    LATE,
+    REMOVED,
+    REORDERED,
+    Application,
+    Blob,
+    Database,
+    Manifest,
+    Online,
+    Patch,
+    Script,
+)
 from packager.package_reader import PackageInfo
 from packager.patches import summarise
 from packager.release import Release
@@ -39,6 +51,9 @@ def show_package(info: PackageInfo, bundle: Bundle, manifest: Manifest) -> Itera
         yield _application(manifest.application)
     if manifest.database:
         yield from _scripts(manifest.database)
+        yield from online_scripts(
+            "Outside of the transaction, where they have yet to run", manifest.database.scripts
+        )
 
 
 def package_document(info: PackageInfo, bundle: Bundle, manifest: Manifest) -> dict[str, Any]:
@@ -58,6 +73,9 @@ def show_plan(release: Release) -> Iterator[Section]:
     if manifest.database:
         yield from _scripts(manifest.database)
         yield from (_pending(start, release) for start in release.pending)
+        pending = {script.name for scripts in release.pending.values() for script in scripts}
+        new = (script for script in manifest.database.scripts if script.name in pending)
+        yield from online_scripts("This release is not one transaction", new)
     if manifest.application:
         for patch in manifest.application.patches:
             yield _patch(manifest.application, patch)
@@ -97,6 +115,15 @@ def printable(text: str) -> str:
     return "".join(ascii(c)[1:-1] if _steers(c) else c for c in text)
 
 
+def rehearsal_words(manifest: Manifest) -> str:
+    """Whether and how a release with a database was rehearsed before it was signed."""
+    rehearsal = manifest.database and manifest.database.rehearsal
+    if not rehearsal:
+        return "not rehearsed"
+    starts = ", ".join(map(printable, rehearsal.starts))
+    return f"rehearsed on PostgreSQL {rehearsal.major} from {starts}"
+
+
 def shortened(lines: Sequence[str]) -> list[str]:
     """The first of `lines`, and how many more there are."""
     more = len(lines) - MOST_CHANGES
@@ -124,6 +151,8 @@ def _identity(manifest: Manifest) -> Iterator[str]:
     yield f"committed {committed:%Y-%m-%d %H:%M:%S} UTC"
     yield f"manifest  {manifest.digest}"
     yield f"content   {manifest.content.size} bytes compressed"
+    if manifest.database:
+        yield rehearsal_words(manifest)
 
 
 def _application(application: Application) -> Section:
@@ -142,24 +171,52 @@ def _counts(application: Application, patch: Patch) -> str:
 
 
 def _scripts(database: Database) -> Iterator[Section]:
-    accepted = {a.script: f", accepted: {printable(a.reason)}" for a in database.accept}
-    lines = (_script(number, s, accepted) for number, s in enumerate(database.scripts, 1))
+    lines = (_script(number, s) for number, s in enumerate(database.scripts, 1))
     yield Section(f"Database {database.name}: scripts in their order", tuple(lines))
     if database.verify:
-        lines = (_script(number, s, {}) for number, s in enumerate(database.verify, 1))
+        lines = (_script(number, s) for number, s in enumerate(database.verify, 1))
         yield Section("Scripts that verify the result", tuple(lines))
+    if accepted := tuple(accepted_changes(database)):
+        yield Section("Changes of released scripts that are accepted", accepted)
 
 
-def _script(number: int, script: Script, notes: Mapping[str, str]) -> str:
+def accepted_changes(database: Database) -> Iterator[str]:
+    """Each deliberate change of a released script: what became of it, and why."""
+    digests = {script.name: script.digest for script in database.scripts}
+    for entry in database.accept:
+        was = " or ".join(f"{digest[:16]}…" for digest in entry.applied)
+        now = f"{digests.get(entry.script, '')[:16]}…"
+        what = {
+            EDITED: f"edited after it was released: applied as {was}, now {now}",
+            REMOVED: f"removed after it was released: applied as {was}",
+            LATE: f"new, and sorts before a released one: {now}",
+            REORDERED: f"at another place than it was released with: {now}",
+        }[entry.change]
+        yield f"{printable(entry.script)}: {what}: {printable(entry.reason)}"
+
+
+def _script(number: int, script: Script) -> str:
     size = f"{script.size} bytes" if script.runs else "no statement"
     author = f", author {script.author.fingerprint}" if script.author else ""
-    note = notes.get(script.name, "")
-    return f"{number:4} {printable(script.name)} ({size}) {script.digest[:16]}…{author}{note}"
+    return f"{number:4} {printable(script.name)} ({size}) {script.digest[:16]}…{author}"
 
 
 def _pending(start: str, release: Release) -> Section:
     names = tuple(printable(script.name) for script in release.pending[start])
     return Section(f"Scripts that are new from {printable(start)}", names or ("none",))
+
+
+def online_scripts(title: str, scripts: Iterable[Script]) -> Iterator[Section]:
+    """Those of `scripts` that are online, under `title`; nothing where there are none."""
+    lines = tuple(_online_script(s.name, len(s.runs), s.online) for s in scripts if s.online)
+    if lines:
+        yield Section(title, lines)
+
+
+def _online_script(name: str, statements: int, online: Online) -> str:
+    each = f"each of its {statements} statements" if statements != 1 else "its one statement"
+    again = ", again and again until it processes no row" if online.repeat else ""
+    return f"{printable(name)} runs {online.when} the transaction, {each} by itself{again}"
 
 
 def _patch(application: Application, patch: Patch) -> Section:

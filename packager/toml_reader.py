@@ -77,15 +77,16 @@ class Reader:
             return None
         return self._read((name,), name, self._document[name])
 
-    def each(self, table: str, key: str) -> list[dict[str, Any]]:
-        """The good values of each of a list of tables; those with a problem are left out."""
+    def each(self, table: str, key: str) -> dict[int, dict[str, Any]]:
+        """The good values of each of a list of tables, by number; bad ones are left out."""
         values = self._document[table]
         items = values.get(key) if type(values) is dict else None
         if not is_tables(items):
-            return []
+            return {}
         name = f"{table}.{key}"
-        found = [self._read((table, key, n), name, item) for n, item in enumerate(items)]
-        return [item for item in found if item.keys() == self._schema[name].keys()]
+        found = {n: self._read((table, key, n), name, item) for n, item in enumerate(items)}
+        whole = self._schema[name].keys()
+        return {number: item for number, item in found.items() if item.keys() == whole}
 
     def _require_known_tables(self) -> None:
         known = [name for name in self._schema if "." not in name]

@@ -14,6 +14,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from installer.bundle import Head
+from installer.manifest import REMOVED, Accepted
+from installer.tree import digest_of
 from packager.build import _order, build, build_packages, sign_work
 from packager.formats import FORMATS
 from packager.formats.rpm import Rpm
@@ -127,12 +129,17 @@ class Developers:
         for path, content in release.files.items():
             file = tree / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content.encode() if isinstance(content, str) else content)
+            file.write_bytes(as_bytes(content))
             if file.parent.name == "bin":
                 file.chmod(0o755)
         toml = self.folder / f"{release.name}.toml"
         toml.write_text(release.toml(), encoding="utf-8")
         return toml
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    """What a file of a draft holds."""
+    return content.encode() if isinstance(content, str) else content
 
 
 def identity(name: str, role: str, *fingerprints: str, more: str = "") -> str:
@@ -154,7 +161,8 @@ def _unsigned(release: Path, output: Path) -> Path:
 class Draft:
     """A release to be built. `starts` are names of earlier drafts, or `empty`.
 
-    `online` has the scripts that run outside of the transaction, and when.
+    `online` has the scripts that run outside of the transaction, and when; `accept` the changes of
+    released scripts that are accepted. Their digests in this release are those of its files.
     """
 
     version: str
@@ -162,7 +170,7 @@ class Draft:
     files: Files
     signers: Sequence[str]
     starts: Sequence[str] = ("empty",)
-    accept: Mapping[str, str] = field(default_factory=dict)
+    accept: Sequence[Accepted] = ()
     label: str = ""
     online: Mapping[str, str] = field(default_factory=dict)
 
@@ -192,8 +200,20 @@ class Draft:
             lines.append(f'[database]\n{own}name = "{PRODUCT}"\nscripts = ["sql/*.sql"]\n')
             if any(path.startswith("sql/verify/") for path in self.files):
                 lines.append('verify = ["sql/verify/*.sql"]\n')
-        for script, reason in self.accept.items():
-            lines.append(f'[[database.accept]]\nscript = "{script}"\nreason = "{reason}"\n')
+        lines.extend(map(self._accept, self.accept))
         for script, when in self.online.items():
             lines.append(f'[[database.online]]\nscript = "{script}"\nwhen = "{when}"\n')
         return "\n".join(lines)
+
+    def _accept(self, entry: Accepted) -> str:
+        lines = [
+            "[[database.accept]]",
+            f'script = "{entry.script}"',
+            f'change = "{entry.change}"',
+            f'reason = "{entry.reason}"',
+        ]
+        if entry.change != REMOVED:
+            lines.append(f'digest = "{digest_of(as_bytes(self.files[entry.script]))}"')
+        if entry.applied:
+            lines.append(f"applied = {json.dumps(entry.applied)}")
+        return "\n".join([*lines, ""])

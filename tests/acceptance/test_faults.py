@@ -25,14 +25,18 @@ def slow(developers: Developers, first: Path) -> Path:
     return developers.package(draft)
 
 
+def wait_for_the_slow_script(site: Site) -> None:
+    running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    deadline = time.monotonic() + 30
+    while site.sql(running) == "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def kill_during_the_slow_script(site: Site, package: Path, process: str) -> None:
     """Upgrade, and kill a process by the words in its command line while a script runs."""
     with site.host.popen([*site.front.upgrade, site.carry(package)]) as upgrade:
-        running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        deadline = time.monotonic() + 30
-        while site.sql(running) == "0":
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_the_slow_script(site)
         site.kill(process)
         upgrade.communicate(timeout=60)
     assert upgrade.returncode != 0
@@ -178,7 +182,7 @@ def test_the_server_killed_during_a_script_leaves_the_old_release(
     site.install(first)
     before = site.state()
     with site.host.popen([*site.front.upgrade, site.carry(slow)]) as upgrade:
-        time.sleep(1.5)
+        wait_for_the_slow_script(site)
         site.host.stop_cluster("immediate")
         words = "".join(upgrade.communicate(timeout=60))
     site.host.start_cluster()

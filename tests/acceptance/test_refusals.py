@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from installer.manifest import Accepted
+from installer.tree import digest_of
 from tests.acceptance import releases
-from tests.developers import Developers, Draft
+from tests.developers import Developers, Draft, as_bytes
 from tests.frontends import APT, DNF, DPKG, RPM, only
 from tests.sites import Site, refused, unchanged
 
@@ -132,7 +134,40 @@ def test_an_edited_released_script(
 
     words = refused(kept_site, package, 32)
 
-    assert "sql/0001_customers.sql" in words
+    was, now = (digest_of(as_bytes(f["sql/0001_customers.sql"])) for f in (releases.FIRST, edited))
+    assert (
+        f"sql/0001_customers.sql was edited after it was released: applied as {was[:16]}" in words
+    )
+    for line in ('change = "edited"', f'applied = ["{was}"]', f'digest = "{now}"', 'reason = "…"'):
+        assert line in words
+
+
+def test_an_edited_script_that_was_applied_as_no_digest_that_the_release_accepts(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    edited = {"sql/0001_customers.sql": "CREATE TABLE customer (id bigint PRIMARY KEY);\n"}
+    draft = releases.with_files(next_release, "other-digest", edited)
+    other = Accepted("sql/0001_customers.sql", "edited", (digest_of(b"another"),), "agreed")
+    package = developers.package(replace(draft, starts=("empty",), accept=[other]))
+
+    words = refused(kept_site, package, 32)
+
+    was = digest_of(as_bytes(releases.FIRST["sql/0001_customers.sql"]))
+    assert f'applied = ["{was}"]' in words
+
+
+def test_a_script_that_was_applied_and_is_gone(
+    kept_site: Site, developers: Developers, next_release: Draft
+) -> None:
+    files = {p: c for p, c in next_release.files.items() if p != "sql/0002_orders.sql"}
+    draft = replace(next_release, label="-gone", starts=("empty",), files=files)
+
+    words = refused(kept_site, developers.package(draft), 32)
+
+    was = digest_of(as_bytes(releases.FIRST["sql/0002_orders.sql"]))
+    assert "sql/0002_orders.sql was applied as" in words
+    assert 'change = "removed"' in words
+    assert f'applied = ["{was}"]' in words
 
 
 def test_a_script_that_sorts_before_an_applied_one(

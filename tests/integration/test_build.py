@@ -4,10 +4,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
-from installer.manifest import Manifest, parse_manifest
+from installer.manifest import ConcurrentIndex, Copy, Gap, Manifest, Online, parse_manifest
+from installer.tree import digest_of
 from packager.build import NotSignedError, build, sign_work, write_work
 from packager.errors import (
     OutputError,
@@ -201,19 +203,85 @@ def test_a_change_to_what_is_released_is_found_at_the_build(
     assert refused.value.detail
 
 
-def test_a_late_script_is_released_where_it_is_accepted_by_name(product: Product) -> None:
+@pytest.mark.parametrize(
+    "path, content, change",
+    [
+        ("sql/0000_early.sql", "CREATE TABLE early ();\n", "late"),
+        ("sql/0001_customers.sql", "CREATE TABLE customer (id bigint);\n", "edited"),
+        ("sql/0001_customers.sql", None, "removed"),
+    ],
+)
+def test_the_entry_that_the_message_prints_accepts_the_change(
+    product: Product, output: Path, path: str, content: str | None, change: str
+) -> None:
+    retag(product, path, content)
+    with pytest.raises(PlanError) as refused:
+        assembled(product)
+    entry = refused.value.detail[refused.value.detail.index("  [[database.accept]]") :]
+    product.describe(f"{RELEASE}\n{dedent(entry)}\n".replace("…", "agreed"))
+
+    release = assembled(product)
+
+    assert release.manifest.database
+    (accepted,) = release.manifest.database.accept
+    assert (accepted.script, accepted.change, accepted.reason) == (path, change, "agreed")
+    late = [script.name for script in release.pending["v1.0.0"] if script.name == path]
+    assert late == ([path] if change == "late" else [])
+    checked = countersign(product, output, "check")
+    assert checked.returncode == 0, checked.stderr
+    assert f"ok accepted: {path}: " in checked.stdout
+    assert checked.stdout.count(": agreed\n") == 1
+
+
+def test_a_script_that_was_edited_after_it_was_accepted_needs_another_look(
+    product: Product,
+) -> None:
     retag(product, "sql/0000_early.sql", "CREATE TABLE early ();\n")
-    reason = "written for 1.0, merged after it"
-    product.describe(
-        f'{RELEASE}\n[[database.accept]]\nscript = "sql/0000_early.sql"\nreason = "{reason}"\n'
-    )
+    digest = digest_of(b"CREATE TABLE early ();\n")
+    entry = 'script = "sql/0000_early.sql"\nchange = "late"\nreason = "agreed"\n'
+    product.describe(f'{RELEASE}\n[[database.accept]]\n{entry}digest = "{digest}"\n')
+    assert assembled(product).manifest.database
+    retag(product, "sql/0000_early.sql", "DROP TABLE customer;\n")
 
-    database = assembled(product).manifest.database
+    with pytest.raises(PlanError, match="look at the change again") as refused:
+        assembled(product)
 
-    assert database
-    assert [(accepted.script, accepted.reason) for accepted in database.accept] == [
-        ("sql/0000_early.sql", reason)
-    ]
+    assert digest in str(refused.value)
+    assert digest_of(b"DROP TABLE customer;\n") in str(refused.value)
+
+
+def test_a_plan_that_runs_released_scripts_in_another_order_is_refused(product: Product) -> None:
+    names = ["sql/0001_customers.sql", "sql/0002_orders.sql"]
+    product.tag("v1.2.0", {"sql/plan": "\n".join(names) + "\n"})
+    product.tag("v1.3.0", {"sql/plan": "\n".join(names[::-1]) + "\n"})
+    tags = RELEASE.replace("v1.1.0", "v1.3.0").replace("v1.0.0", "v1.2.0")
+    product.describe(f'{tags}order = "plan"\nplan = "sql/plan"\n')
+
+    with pytest.raises(PlanError) as refused:
+        assembled(product)
+
+    moved = "sql/0001_customers.sql ran before sql/0002_orders.sql when it was released"
+    assert f"from v1.2.0: {moved}, and comes after it now" in str(refused.value)
+    assert 'change = "reordered"' in refused.value.detail
+
+
+def test_another_order_is_found_where_a_pattern_is_newer_than_the_starting_point(
+    product: Product,
+) -> None:
+    names = ["sql/0001_customers.sql", "sql/0002_orders.sql"]
+    product.tag("v1.2.0", {"sql/plan": "\n".join(names) + "\n"})
+    after = ["more/1.sql", *names[::-1]]
+    files = {"sql/plan": "\n".join(after) + "\n", "more/1.sql": "CREATE TABLE more ();\n"}
+    product.tag("v1.3.0", files)
+    tags = RELEASE.replace("v1.1.0", "v1.3.0").replace("v1.0.0", "v1.2.0")
+    patterns = tags.replace('scripts = ["sql/*.sql"', 'scripts = ["more/*.sql", "sql/*.sql"')
+    assert patterns != tags
+    product.describe(f'{patterns}order = "plan"\nplan = "sql/plan"\n')
+
+    with pytest.raises(PlanError) as refused:
+        assembled(product)
+
+    assert "sql/0001_customers.sql ran before sql/0002_orders.sql" in refused.value.detail
 
 
 def test_scripts_that_are_no_sql_are_all_told_at_once(product: Product) -> None:
@@ -240,9 +308,57 @@ def test_what_no_release_can_run_is_neither_signed_nor_built(
         assert done.stderr.startswith("error: 2 scripts are wrong\n")
         assert "  sql/0003_bad.sql:2: COMMIT ends the release's transaction\n" in done.stderr
         assert "  sql/0003_bad.sql:3: VACUUM cannot run inside a transaction\n" in done.stderr
-        assert "sql/0004_bad.sql:2: COPY FROM STDIN has inline data" in done.stderr
+        assert "sql/0004_bad.sql:2: COPY names no columns" in done.stderr
         assert "docs/how-to/write-scripts.md" in done.stderr
         assert not output.exists()
+
+
+def test_a_release_says_which_scripts_are_online_and_where_rows_are(
+    product: Product, output: Path
+) -> None:
+    retag(product, "sql/0003_rows.sql", "COPY customers (id) FROM stdin;\n1\n\\.\n")
+    retag(product, "sql/0004_index.sql", "CREATE INDEX CONCURRENTLY i ON orders (id);\nVACUUM;\n")
+    entry = '[[database.online]]\nscript = "sql/0004_index.sql"\nwhen = "after"\n'
+    product.describe(RELEASE + entry)
+
+    package, _ = build(signed(product, output), output)
+    manifest = manifest_of(package)
+
+    assert manifest.database
+    rows, index = manifest.database.scripts[2:]
+    assert (rows.runs, rows.online) == ((0,), None)
+    assert rows.gaps == (Gap(32, 37, Copy('"customers"', ("id",), {}, 2)),)
+    assert (index.runs, index.gaps) == ((0, 44), ())
+    made = ConcurrentIndex(0, "create", '"i"')
+    assert index.online == Online("after", repeat=False, indexes=(made,))
+    said = countersign(product, output, "plan").stdout
+    assert "This release is not one transaction" in said
+    assert "sql/0004_index.sql runs after the transaction, each of its 2 statements" in said
+
+
+def test_a_script_that_cannot_be_online_stops_the_build(product: Product, output: Path) -> None:
+    retag(product, "sql/0003_bad.sql", "BEGIN;\nCREATE INDEX CONCURRENTLY ON orders (id);\n")
+    entry = '[[database.online]]\nscript = "sql/0003_bad.sql"\nwhen = "after"\n'
+    product.describe(RELEASE + entry)
+
+    done = countersign(product, output, "sign", "--key", "ada")
+
+    assert done.returncode == 52
+    assert "sql/0003_bad.sql:1: BEGIN begins a transaction inside the statement's" in done.stderr
+    assert "sql/0003_bad.sql:2: CREATE INDEX CONCURRENTLY does not name" in done.stderr
+    assert not output.exists()
+
+
+def test_what_is_online_has_to_be_a_script(product: Product, output: Path) -> None:
+    entry = '[[database.online]]\nscript = "sql/0002_order.sql"\nwhen = "after"\n'
+    product.describe(RELEASE + entry)
+
+    done = countersign(product, output, "sign", "--key", "ada")
+
+    assert done.returncode == 51
+    words = "which is no script of the release; did you mean sql/0002_orders.sql?"
+    assert f"error: online names sql/0002_order.sql, {words}" in done.stderr
+    assert not output.exists()
 
 
 def test_a_link_is_no_script(product: Product) -> None:
@@ -278,7 +394,7 @@ def test_everything_wrong_with_a_release_is_told_at_once(product: Product) -> No
     findings = examine(load_project(product.release))
 
     errors = [finding for finding in findings if isinstance(finding, PackagerError)]
-    assert [type(error) for error in errors] == [ProjectError, SqlError]
+    assert [type(error) for error in errors] == [ProjectError, SqlError, PlanError]
     assert any("tag v1.0.0" in finding for finding in findings if isinstance(finding, str))
 
 

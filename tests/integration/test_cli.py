@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from installer.bundle import Head
+from packager.bundle_writer import write_bundle
 from packager.cli import commands
+from packager.package_reader import read_package
 from tests.keys import Keyring
 from tests.product import FIRST, RELEASE, SECOND, Product
 
@@ -239,6 +242,22 @@ def test_a_package_that_was_changed_is_refused(desk: Desk) -> None:
     bundle.write_bytes(b"neither")
     desk.run("show", "dist/bundle", code=21)
     desk.run("show", "dist/none", code=21)
+
+
+def test_verify_refuses_a_manifest_that_begins_within_a_script(desk: Desk) -> None:
+    desk.build()
+    package = desk.product.folder / PACKAGE
+    _, bundle = read_package(package)
+    document = json.loads(bundle.head.manifest)
+    document["database"]["scripts"][1]["runs"] = [len("CREATE TABLE orders (id bigint);")]
+    raw = json.dumps(document).encode()
+    head = Head(raw, {desk.ada: desk.keys.sign(raw, desk.ada)})
+    package.write_bytes(write_bundle(head, b"".join(bundle.compressed.pieces())))
+
+    said, told = desk.verify("QAT", code=56)
+
+    assert said == ""
+    assert "the manifest runs sql/0002_orders.sql otherwise than the script says" in told
 
 
 def test_verify_names_a_configuration_that_is_missing(desk: Desk) -> None:

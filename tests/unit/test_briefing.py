@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from installer.approval import Approval
 from installer.fingerprint import LAYERS, changes, schema_of
-from installer.manifest import Application, Content, Database, Manifest, Script, Source
+from installer.manifest import Accepted, Application, Content, Database, Manifest, Script, Source
 from installer.receipt import (
     Lock,
     MeasuredApplication,
@@ -413,6 +413,24 @@ def test_the_customer_is_told_what_where_and_how_long() -> None:
         f"The Customer {'C' * 40}",
     ):
         assert line in said.splitlines()
+
+
+def test_the_customer_reads_of_accepted_changes_before_all_that_was_measured() -> None:
+    plain = case()
+    database = plain.manifest.database
+    assert database
+    accept = (Accepted("sql/0001.sql", "edited", (Digest("3f" * 32),), "a comment only"),)
+    manifest = replace(plain.manifest, database=replace(database, accept=accept))
+
+    said = words(case(manifest=manifest)).splitlines()
+
+    title = said.index("Released scripts were changed, which this release accepts")
+    assert said[title + 1] == (
+        "sql/0001.sql: edited after it was released: applied as 3f3f3f3f3f3f3f3f…, "
+        "now 0000000000000000…: a comment only"
+    )
+    assert title < said.index("Database crm: 1 of the release's 2 scripts ran, in 0.090 s")
+    assert "Released scripts were changed" not in words(plain)
 
 
 def test_a_key_that_is_not_known_is_a_doubt() -> None:

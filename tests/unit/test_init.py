@@ -32,9 +32,13 @@ def test_what_is_commented_out_can_be_put_in(tmp_path: Path) -> None:
     lines = release.read_text().splitlines(keepends=True)
     examples = (
         "# verify =",
+        "# prepare =",
         "# [[",
         "# [signing",
         "# script",
+        "# change",
+        "# digest",
+        "# when",
         "# reason",
         "# package_key",
         "# license",
@@ -44,6 +48,7 @@ def test_what_is_commented_out_can_be_put_in(tmp_path: Path) -> None:
     assert project.database
     assert project.database.verify == ("sql/verify/*.sql",)
     assert project.database.accept[0].script == "sql/0041_late.sql"
+    assert project.database.online[0].script == "sql/0043_index.sql"
     assert project.package_key
 
 
@@ -57,14 +62,15 @@ def test_make_alone_lists_the_targets(tmp_path: Path) -> None:
     assert [line.split()[1] for line in make(tmp_path)] == ["help:", "check:", "rpm:", "deb:"]
 
 
-def test_make_rpm_checks_and_signs_before_it_builds(tmp_path: Path) -> None:
+def test_make_rpm_checks_rehearses_and_signs_before_it_builds(tmp_path: Path) -> None:
     initialise(tmp_path, "crm", "git")
     options = '--release "release.toml" --output "dist"'
+    steps = ("check", "rehearse --if-possible", "manifest", "sign", "build")
     assert [line.rstrip() for line in make(tmp_path, "-n", "rpm")] == [
-        f"countersign {command} {options}" for command in ("check", "manifest", "sign", "build")
+        f"countersign {step} {options}" for step in steps
     ]
     commands = make(tmp_path, "-n", "rpm", "KEY=Ann <ann@example.org>", "RELEASE=next.toml")
-    assert commands[2] == (
+    assert commands[3] == (
         'countersign sign --release "next.toml" --output "dist" --key "Ann <ann@example.org>"'
     )
 

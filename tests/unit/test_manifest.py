@@ -199,7 +199,7 @@ def test_gaps_may_lie_anywhere_but_in_runs() -> None:
     assert [(gap.start, gap.end) for gap in database.scripts[0].gaps] == [(16, 18), (18, 20)]
     lines = [{"start": 0, "end": 3, "copy": None}, {"start": 3, "end": 9, "copy": None}]
     bare = {**FULL["database"]["scripts"][0], "runs": [], "gaps": lines}
-    assert parse_manifest(at("database/scripts/0", bare))
+    assert parse_manifest(at("database/scripts/0", bare)).database
 
 
 def test_content_comes_in_the_order_patches_scripts_verify_scripts() -> None:
@@ -369,6 +369,7 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("application/patches/0/before/0/path", "ETC", "differ at most in case or Unicode form"),
         ("application/patches/0/before/0/path", "etc/x", "'etc' is both a file and a folder"),
         ("application/patches/0/added", ["lib/none.py"], "adds what the tree does not have"),
+        ("application/patches/0/added", ["bin/crm"], "adds what is there before"),
         ("application/patches/0/added", [1], "added holds something that is not of type str"),
         ("database/name", "Crm", "name is 'Crm'"),
         ("database/scripts/0/runs", [12, 0], "runs are not rising offsets"),

@@ -171,12 +171,30 @@ def test_a_reordered_script_is_refused_where_the_order_was_released() -> None:
     with pytest.raises(PlanDivergedError) as refused:
         pending_scripts(release, applied(ONE, TWO, THREE), order)
 
-    assert str(refused.value) == "sql/1.sql was released to run first, and has another place now"
+    assert str(refused.value) == (
+        "sql/1.sql ran before sql/2.sql when it was released, and comes after it now"
+    )
     detail = [line.strip() for line in refused.value.detail.splitlines()]
     assert entry(detail)["change"] == "reordered"
     assert entry(detail)["digest"] == ONE.digest
     fine = database(TWO, THREE, ONE, accept=accepted(ONE, "reordered"))
     assert pending_scripts(fine, applied(ONE, TWO, THREE), order) == ()
+
+
+def test_a_script_that_comes_earlier_now_is_told_with_the_nearest_that_it_passed() -> None:
+    release, order = database(THREE, ONE, TWO), [ONE.name, TWO.name, THREE.name]
+    with pytest.raises(PlanDivergedError) as refused:
+        pending_scripts(release, applied(ONE, TWO, THREE), order)
+    assert str(refused.value) == (
+        "sql/3.sql ran after sql/2.sql when it was released, and comes before it now"
+    )
+
+
+@pytest.mark.parametrize("moved", [ONE, TWO])
+def test_of_two_that_changed_places_either_may_be_the_one_that_is_accepted(moved: Script) -> None:
+    release = database(TWO, ONE, THREE, accept=accepted(moved, "reordered"))
+    order = [ONE.name, TWO.name, THREE.name]
+    assert pending_scripts(release, applied(ONE, TWO, THREE), order) == ()
 
 
 def test_new_and_removed_scripts_reorder_nothing() -> None:
@@ -195,7 +213,7 @@ def test_as_few_scripts_as_can_be_are_told_to_have_another_place(order: list[int
     try:
         pending_scripts(database(*scripts), applied(*scripts), [scripts[n].name for n in order])
     except PlanDivergedError as refused:
-        told = set(re.findall(r"(sql/\d\.sql) was released to run", f"{refused}\n{refused.detail}"))
+        told = set(re.findall(r"(sql/\d\.sql) ran ", f"{refused}\n{refused.detail}"))
     rest = [number for number in order if f"sql/{number}.sql" not in told]
     assert rest == sorted(rest)
     longest = max(len(c) for n in range(8) for c in combinations(order, n) if list(c) == sorted(c))
@@ -213,9 +231,7 @@ def test_phases_are_before_in_and_after_the_transaction() -> None:
 def test_a_policy_that_allows_no_online_script_names_those_that_there_are() -> None:
     require_none_online([ONE, TWO], "PRD")
     online = replace(ONE, online=Online("after", repeat=False, indexes=()))
-    with pytest.raises(
-        ConfigurationError, match=r"PRD allows no .* has sql/1\.sql"
-    ):
+    with pytest.raises(ConfigurationError, match=r"PRD allows no .* has sql/1\.sql"):
         require_none_online([online, TWO], "PRD")
 
 

@@ -3,9 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from installer.manifest import Accepted
+from installer.tree import digest_of
 from packager.errors import ProjectError
-from packager.project import KEYS, ApplicationSpec, DatabaseSpec, Project, load_project
+from packager.project import (
+    KEYS,
+    AcceptSpec,
+    ApplicationSpec,
+    DatabaseSpec,
+    LintSpec,
+    OnlineSpec,
+    Project,
+    load_project,
+)
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/release-toml.md"
 
@@ -32,6 +41,7 @@ SIGNING = f"""\
 [signing]
 package_key = "{"ab" * 20}"
 """
+A = digest_of(b"")
 WHOLE = RELEASE + APPLICATION + DATABASE
 DATABASE_ONLY = RELEASE + DATABASE + 'vcs = "svn"\nto = "tags/1.4.0"\n'
 
@@ -76,7 +86,10 @@ def test_a_file_may_say_everything(tmp_path: Path) -> None:
         + APPLICATION.replace("to =", 'path = "src/app"\nto =')
         + DATABASE
         + 'order = "plan"\nplan = "sql/release.plan"\nverify = ["sql/verify/**"]\n'
-        + '[[database.accept]]\nscript = "sql/1.sql"\nreason = "Merged late"\n'
+        + late("sql/1.sql")
+        + f'[[database.accept]]\nscript = "sql/0.sql"\nchange = "removed"\napplied = ["{A}"]\n'
+        + 'reason = "Never needed"\n'
+        + '[[database.online]]\nscript = "sql/2.sql"\nwhen = "after"\nrepeat = true\n'
         + SIGNING,
     )
     assert project.description == "Two lines,\n\tone indented."
@@ -89,7 +102,11 @@ def test_a_file_may_say_everything(tmp_path: Path) -> None:
         order="plan",
         plan="sql/release.plan",
         verify=("sql/verify/**",),
-        accept=(Accepted("sql/1.sql", "Merged late"),),
+        accept=(
+            AcceptSpec("sql/1.sql", "late", A, (), "Merged late"),
+            AcceptSpec("sql/0.sql", "removed", None, (A,), "Never needed"),
+        ),
+        online=(OnlineSpec("sql/2.sql", "after", repeat=True),),
     )
     assert project.package_key == "AB" * 20
 
@@ -157,6 +174,7 @@ def test_each_missing_key_is_told_at_the_header_of_its_table(tmp_path: Path) -> 
         "release.toml:3: [application] lacks root",
         "release.toml:3: [application] lacks to",
         "release.toml:3: [application] lacks vcs",
+        "release.toml:4: [database.accept] lacks change",
         "release.toml:4: [database.accept] lacks reason",
         "release.toml:4: [database.accept] lacks script",
         "release.toml:4: [database] lacks name",
@@ -205,7 +223,13 @@ def test_an_empty_file_is_told_what_a_release_needs(tmp_path: Path) -> None:
         ("order", '"plan"', 'order = "plan" needs plan, the file with the order'),
         ("plan", '"sql/plan"', 'plan is read with order = "plan" only'),
         ("accept", '["sql/1.sql"]', "accept is a list, not tables that begin with"),
-        ("accept", '[{script = "a"}]', "[database.accept] lacks reason"),
+        ("accept", '[{script = "a", reason = "b"}]', "[database.accept] lacks change"),
+        (
+            "online",
+            '["sql/1.sql"]',
+            "online is a list, not tables that begin with [[database.online]]",
+        ),
+        ("online", '[{script = "a"}]', "[database.online] lacks when"),
         ("package_key", '"0123456789ABCDEF"', "package_key is '0123456789ABCDEF', not a finger"),
     ],
 )
@@ -260,26 +284,90 @@ def test_only_git_has_signed_tags(tmp_path: Path, vcs: str) -> None:
     assert not load(tmp_path, database.replace("true", "false")).signed_tag
 
 
-def test_a_script_is_accepted_once(tmp_path: Path) -> None:
-    entry = '[[database.accept]]\nscript = "sql/1.sql"\nreason = "late"\n'
-    told = problems(tmp_path, WHOLE + entry + entry)
-    assert [line.partition(": ")[2] for line in told] == ["sql/1.sql is accepted twice"]
+def late(script: str) -> str:
+    """The entry that accepts a late script, in five lines."""
+    lines = f'script = "{script}"\nchange = "late"\ndigest = "{A}"\nreason = "Merged late"\n'
+    return f"[[database.accept]]\n{lines}"
+
+
+def test_a_script_is_online_once(tmp_path: Path) -> None:
+    entry = '[[database.online]]\nscript = "sql/1.sql"\nwhen = "before"\n'
+    other = entry.replace("sql/1", "sql/2").replace("before", "after")
+
+    database = load(tmp_path, WHOLE + entry + other).database
+    assert database
+    assert database.online == (
+        OnlineSpec("sql/1.sql", "before", repeat=False),
+        OnlineSpec("sql/2.sql", "after", repeat=False),
+    )
+    assert problems(tmp_path, WHOLE + entry + entry) == [
+        "release.toml:17: sql/1.sql is online twice"
+    ]
+
+
+def test_when_an_online_script_runs_is_one_of_two(tmp_path: Path) -> None:
+    entry = '[[database.online]]\nscript = "sql/1.sql"\nwhen = "during"\nrepeat = 3\n'
+    assert problems(tmp_path, WHOLE + entry) == [
+        "release.toml:16: when is 'during', none of before, after; known: before, after",
+        "release.toml:17: repeat is a whole number, not true or false",
+    ]
+
+
+def test_a_change_of_a_script_is_accepted_once(tmp_path: Path) -> None:
+    entry = late("sql/1.sql")
+    (told,) = problems(tmp_path, WHOLE + entry + entry)
+    assert told == "release.toml:19: sql/1.sql is accepted as late twice"
+    edited = f'[[database.accept]]\nscript = "sql/1.sql"\nchange = "edited"\napplied = ["{A}"]\n'
+    both = load(tmp_path, f'{WHOLE}{entry}{edited}digest = "{A}"\nreason = "x"\n').database
+    assert both
+    assert [accepted.change for accepted in both.accept] == ["late", "edited"]
+
+
+@pytest.mark.parametrize(
+    "change, given, words",
+    [
+        ("late", "", 'change = "late" needs digest'),
+        ("late", f'digest = "{A}"\napplied = ["{A}"]\n', 'change = "late" has no applied'),
+        ("reordered", "", 'change = "reordered" needs digest'),
+        ("edited", f'digest = "{A}"\n', 'change = "edited" needs applied'),
+        ("edited", f'applied = ["{A}"]\n', 'change = "edited" needs digest'),
+        ("removed", "", 'change = "removed" needs applied'),
+        ("removed", f'applied = ["{A}"]\ndigest = "{A}"\n', 'change = "removed" has no digest'),
+        ("moved", f'digest = "{A}"\n', "change is 'moved', none of edited, removed, late, reord"),
+        ("late", 'digest = "9f86"\n', "digest is '9f86', not the 64 digits that sha256sum prints"),
+        ("edited", f'applied = []\ndigest = "{A}"\n', "applied is an empty list"),
+    ],
+)
+def test_an_accepted_change_has_the_digests_that_it_needs(
+    tmp_path: Path, change: str, given: str, words: str
+) -> None:
+    entry = f'[[database.accept]]\nscript = "a"\nreason = "b"\nchange = "{change}"\n{given}'
+    told = problems(tmp_path, WHOLE + entry)
+    assert any(words in line for line in told), told
+
+
+def test_scripts_alone_may_say_where_hosts_start_from(tmp_path: Path) -> None:
+    starts = DATABASE_ONLY.replace("to =", 'from = ["empty", "tags/1.3.0"]\nto =')
+    database = load(tmp_path, starts).database
+    assert database
+    assert database.starts == ("empty", "tags/1.3.0")
+    (told,) = problems(tmp_path, DATABASE_ONLY.replace("to =", 'from = ["tags/1.4.0"]\nto ='))
+    assert told.endswith("from has 'tags/1.4.0', which is also to")
+    (told,) = problems(tmp_path, WHOLE.replace("[database]", '[database]\nfrom = ["empty"]'))
+    assert told.endswith("from is [application]'s to say, where there is one")
 
 
 def test_the_line_of_an_entry_of_a_list_of_tables_is_its_own(tmp_path: Path) -> None:
-    entry = '[[database.accept]]\nscript = "sql/1.sql"\nreason = "late"\n'
-    assert problems(tmp_path, WHOLE + entry + entry.replace("reason", "cause")) == [
-        "release.toml:17: [database.accept] lacks reason",
-        "release.toml:19: unknown key 'cause' in [database.accept]; known: script, reason",
-    ]
+    entry = late("sql/1.sql")
+    told = problems(tmp_path, WHOLE + entry + entry.replace("reason", "cause"))
+    assert told[0] == "release.toml:19: [database.accept] lacks reason"
+    assert told[1].startswith("release.toml:23: unknown key 'cause' in [database.accept]; known: ")
+    assert len(told) == 2
 
 
 def test_a_table_inside_an_entry_is_refused_on_its_line(tmp_path: Path) -> None:
-    entry = '[[database.accept]]\nscript = "sql/1.sql"\nreason = "late"\n'
-    told = problems(tmp_path, WHOLE + entry + "[database.accept.more]\nx = 1\n")
-    assert told == [
-        "release.toml:17: unknown key 'more' in [database.accept]; known: script, reason"
-    ]
+    (told,) = problems(tmp_path, WHOLE + late("sql/1.sql") + "[database.accept.more]\nx = 1\n")
+    assert told.startswith("release.toml:19: unknown key 'more' in [database.accept]; known: ")
 
 
 def test_dotted_keys_and_inline_tables_have_their_lines(tmp_path: Path) -> None:
@@ -310,6 +398,54 @@ def test_a_file_in_another_encoding_is_refused_with_the_line(tmp_path: Path) -> 
     (tmp_path / "release.toml").write_bytes(b'[release]\nsummary = "Gr\xf6\xdfe"\n')
     with pytest.raises(ProjectError, match=r"release\.toml:2: not UTF-8 text"):
         load_project(tmp_path / "release.toml")
+
+
+def test_advice_has_no_thresholds_unless_they_are_given(tmp_path: Path) -> None:
+    assert load(tmp_path, WHOLE).lint == LintSpec(None, (), (), None)
+
+    lint = '[lint]\npostgresql = "15"\nignore = ["prefer-identity"]\nmost = 0\n'
+    refuse = 'refuse = ["ban-drop-column", "ban-drop-table"]\n'
+
+    assert load(tmp_path, WHOLE + lint + refuse).lint == LintSpec(
+        postgresql="15",
+        ignore=("prefer-identity",),
+        refuse=("ban-drop-column", "ban-drop-table"),
+        most=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ("postgresql = 15", "postgresql is a whole number, not text"),
+        ('postgresql = "9.6"', "postgresql is '9.6', not a major version such as \"15\""),
+        ('postgresql = "15.2"', "postgresql is '15.2', not a major version"),
+        ('ignore = "ban-drop-column"', "ignore is text, not a list"),
+        (
+            'ignore = ["ban-drop-colum"]',
+            (
+                "ignore entry 1 is 'ban-drop-colum', no rule of squawk; did you mean "
+                "'ban-drop-column'?"
+            ),
+        ),
+        ('refuse = ["x"]', "refuse entry 1 is 'x', no rule of squawk; known: adding-"),
+        ("refuse = [7]", "refuse entry 1 is a whole number, not text"),
+        ("most = -1", "most is -1, less than 0"),
+        ("most = true", "most is true or false, not a whole number"),
+        ("least = 1", "unknown key 'least' in [lint]"),
+        (
+            'ignore = ["ban-drop-table"]\nrefuse = ["ban-drop-table"]',
+            "ignore has 'ban-drop-table', which refuse has too",
+        ),
+    ],
+)
+def test_a_threshold_that_would_not_hold_is_refused_on_its_line(
+    tmp_path: Path, value: str, words: str
+) -> None:
+    (told,) = problems(tmp_path, f"{WHOLE}[lint]\n{value}\n")
+
+    line = len(WHOLE.splitlines()) + 2
+    assert told.startswith(f"release.toml:{line}: {words}")
 
 
 def test_without_a_file_init_is_named(tmp_path: Path) -> None:

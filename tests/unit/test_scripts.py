@@ -2,15 +2,19 @@ from typing import Any
 
 import pytest
 
-from installer.manifest import Accepted
+from installer.tree import digest_of
 from packager.errors import PlanError
-from packager.project import DatabaseSpec
+from packager.project import AcceptSpec, DatabaseSpec, OnlineSpec
 from packager.scripts import matching, ordered
 
 
 def spec(*scripts: str, **others: Any) -> DatabaseSpec:
     values = {"order": "name", "plan": None, "verify": (), "accept": ()} | others
     return DatabaseSpec(name="crm", scripts=scripts or ("sql/*.sql",), **values)
+
+
+def late(script: str) -> AcceptSpec:
+    return AcceptSpec(script, "late", digest_of(b""), (), "agreed")
 
 
 def planned(*scripts: str) -> DatabaseSpec:
@@ -145,7 +149,7 @@ def test_a_script_cannot_also_verify() -> None:
 
 
 def test_accepting_a_script_leaves_it_in_its_place() -> None:
-    accept = (Accepted("sql/1.sql", "late"),)
+    accept = (late("sql/1.sql"),)
     assert ordered(["sql/2.sql", "sql/1.sql"], spec(accept=accept), None) == (
         "sql/1.sql",
         "sql/2.sql",
@@ -153,8 +157,31 @@ def test_accepting_a_script_leaves_it_in_its_place() -> None:
 
 
 def test_only_a_script_can_be_accepted() -> None:
-    accept = (Accepted("sql/lat.sql", "late"), Accepted("app/x.py", "late"))
+    accept = (late("sql/lat.sql"), late("app/x.py"))
     assert problems(["sql/late.sql", "app/x.py"], spec(accept=accept)) == [
         "accept names sql/lat.sql, which is no script of the release; did you mean sql/late.sql?",
         "accept names app/x.py, which is no script of the release",
     ]
+
+
+def test_only_a_script_that_does_not_verify_can_be_online() -> None:
+    names = ("sql/verify/1.sql", "sql/indx.sql", "sql/index.sql")
+    online = tuple(OnlineSpec(name, "after", repeat=False) for name in names)
+    database = spec(verify=("sql/verify/*",), online=online)
+    assert problems(["sql/index.sql", "sql/verify/1.sql"], database) == [
+        "online names sql/verify/1.sql, which verifies the release in its transaction",
+        "online names sql/indx.sql, which is no script of the release; did you mean sql/index.sql?",
+    ]
+
+
+def test_an_online_script_keeps_its_place() -> None:
+    database = spec(online=(OnlineSpec("sql/1.sql", "after", repeat=False),))
+    assert ordered(["sql/2.sql", "sql/1.sql"], database, None) == ("sql/1.sql", "sql/2.sql")
+
+
+def test_a_script_that_is_there_was_not_removed() -> None:
+    gone = AcceptSpec("sql/1.sql", "removed", None, (digest_of(b""),), "merged")
+    assert problems(["sql/1.sql", "sql/2.sql"], spec(accept=(gone,))) == [
+        "accept calls sql/1.sql removed, which is a script of the release"
+    ]
+    assert ordered(["sql/2.sql"], spec(accept=(gone,)), None) == ("sql/2.sql",)
