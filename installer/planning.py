@@ -161,16 +161,27 @@ def _late(database: Database, applied: Mapping[str, Digest]) -> Iterator[_Offenc
 
 
 def _reordered(database: Database, order: Sequence[str]) -> Iterator[_Offence]:
-    """Of the scripts in `order`, as few as can be that are at another place now."""
+    """Of the scripts in `order`, as few as can be that are at another place now.
+
+    Those that are accepted may be anywhere; it is the others that have to be in order. Each is told
+    with the nearest of those that keep their places.
+    """
     scripts = {script.name: script for script in database.scripts}
-    places = {name: place for place, name in enumerate(scripts)}
-    common = [name for name in order if name in places]
-    kept = _longest_rising([places[name] for name in common])
-    for before, name in zip([None, *common], common, strict=False):
-        if places[name] not in kept and not _accepts(database, name, REORDERED):
-            after = f"after {before}" if before else "first"
+    now = {name: place for place, name in enumerate(scripts)}
+    common = [n for n in order if n in now and not _accepts(database, n, REORDERED)]
+    then = {name: place for place, name in enumerate(common)}
+    kept = _longest_rising([now[name] for name in common])
+    for name in common:
+        if now[name] not in kept:
+            passed = [
+                other
+                for other in common
+                if now[other] in kept and (then[other] < then[name]) != (now[other] < now[name])
+            ]
+            other = min(passed, key=lambda one: abs(then[one] - then[name]))
+            was, comes = ("before", "after") if then[name] < then[other] else ("after", "before")
             yield _Offence(
-                f"{name} was released to run {after}, and has another place now",
+                f"{name} ran {was} {other} when it was released, and comes {comes} it now",
                 "  Give it that place again; or, if a database ends the same in either order, "
                 "accept it in release.toml:\n"
                 + _entry(name, REORDERED, digest=scripts[name].digest),
