@@ -53,7 +53,8 @@ class Progress:
 class LedgerState:
     """What the ledger says of one product: scripts that stand, and the newest release.
 
-    `unfinished` has the online scripts of which a statement was begun, and not all are applied.
+    `unfinished` has the online scripts of which a statement was begun, and not all are applied;
+    `ahead` has (version, script) of those that are, of a release that is not.
     """
 
     applied: Mapping[str, Digest]
@@ -62,6 +63,7 @@ class LedgerState:
     sequence: int | None = None
     manifest: Digest | None = None
     unfinished: Mapping[str, Progress] = field(default_factory=dict)
+    ahead: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
@@ -116,6 +118,7 @@ class Database:
             scripts = self._session.rows(queries.SCRIPTS, [product])
             releases = self._session.rows(queries.RELEASES, [product])
             statements = self._session.rows(queries.STATEMENTS, [product])
+            ahead = self._session.rows(queries.AHEAD, {"product": product})
         version, sequence, manifest = releases[0] if releases else (None, None, None)
         return LedgerState(
             dict(scripts),
@@ -124,6 +127,7 @@ class Database:
             sequence,
             manifest,
             _progress(statements),
+            tuple(ahead),
         )
 
     def scripts_of(self, manifest: Digest) -> tuple[ScriptRun, ...]:
@@ -268,10 +272,13 @@ class Database:
         return bool(self._session.one("SELECT to_regclass('countersign.ledger') IS NOT NULL"))
 
     def _ensure_ledger(self) -> None:
-        if self._has_ledger():
+        has_ledger = self._has_ledger()
+        if has_ledger and self._session.one(queries.HAS_ENVIRONMENT):
             return
+        needed = ["environment.sql"] if has_ledger else ["ledger.sql", "environment.sql"]
         try:
-            self._session.execute(files("installer").joinpath("ledger.sql").read_bytes())
+            for name in needed:
+                self._session.execute(files("installer").joinpath(name).read_bytes())
         except ServerError as error:
             if not error.is_privilege:
                 raise

@@ -149,7 +149,7 @@ def _database(name: str, table: Table) -> DatabaseTarget:
     )
     return DatabaseTarget(
         name=name,
-        connection=_connection(table),
+        connection=connection_of(table),
         owner=table.text("owner", _ROLE),
         search_path=table.text("search_path", _SEARCH_PATH, "public").replace(" ", ""),
         lock_timeout=table.seconds("lock_timeout", 0.001, DAY, 0.5),
@@ -172,7 +172,12 @@ def _backup(table: Table) -> BackupCheck:
     )
 
 
-def _connection(table: Table) -> str:
+def connection_of(table: Table) -> str:
+    """The libpq conninfo that `service` or `conninfo` of a table says; it holds no password.
+
+    Raises:
+        ConfigurationError: both or neither is given, or a setting that has no place in it.
+    """
     if table.has("service") == table.has("conninfo"):
         table.refuse("give either service or conninfo")
     if table.has("service"):

@@ -27,7 +27,7 @@ from installer.errors import (
 )
 from installer.machine import CLOCK, Machine
 from installer.manifest import Script
-from installer.online import run_after, run_before
+from installer.online import run_after, run_before, told_of_before
 from installer.outcome import Outcome
 from installer.planning import require_none_online
 from installer.policy import Signer
@@ -254,7 +254,8 @@ def _change_database(this: Install) -> None:
             _begin_online(this, change)
             run_before(change)
             this.measured.earlier = change.database.scripts_of(this.site.manifest.digest)
-            run_transaction(change)
+            with told_of_before(change):
+                run_transaction(change)
 
 
 def _begin_online(this: Install, change: Change) -> None:

@@ -109,6 +109,17 @@ def _told(change: Change, when: str) -> Iterator[None]:
         raise error from None
 
 
+@contextmanager
+def told_of_before(change: Change) -> Iterator[None]:
+    """Let an error of the transaction say so where online scripts have run before it."""
+    try:
+        yield
+    except InstallerError as error:
+        if change.measured.earlier and not isinstance(error, OutcomeUnknownError):
+            error.state = _STATES[BEFORE]
+        raise
+
+
 _STATES = {
     AFTER: "Database and application are at {}; online statements are left, which "
     "`countersign-install status` names.",

@@ -146,8 +146,12 @@ def _removed(database: Database, applied: Mapping[str, Digest]) -> Iterator[_Off
 
 
 def _late(database: Database, applied: Mapping[str, Digest]) -> Iterator[_Offence]:
-    """Pending scripts that come before the last applied one; online ones have their own order."""
-    places = [place for place, s in enumerate(database.scripts) if s.name in applied]
+    """Pending scripts that come before the last applied one; online ones have their own order.
+
+    One that is online and applied makes no other late: it may have run ahead of the transaction.
+    """
+    in_order = (not script.online and script.name in applied for script in database.scripts)
+    places = [place for place, is_applied in enumerate(in_order) if is_applied]
     last = max(places, default=0)
     for script in database.scripts[:last]:
         new = script.name not in applied and not script.online

@@ -47,6 +47,11 @@ SELECT owner.rolname = session_user AND NOT EXISTS (
 FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS owner ON owner.oid = n.nspowner
 WHERE n.nspname = 'countersign'
 """
+HAS_ENVIRONMENT = "SELECT pg_catalog.to_regclass('countersign.database') IS NOT NULL"
+# The first to write it is right: a copy that is told what it is says so until it is copied anew.
+KEEP_ENVIRONMENT = (
+    b"INSERT INTO countersign.database (environment) VALUES ($1) ON CONFLICT DO NOTHING"
+)
 IDENTITY = b"""
 SELECT system_identifier, pg_catalog.current_setting('server_version')
 FROM pg_catalog.pg_control_system()
@@ -85,6 +90,14 @@ WHERE product = %s AND statement IS NOT NULL AND NOT EXISTS (
     SELECT FROM countersign.ledger AS whole WHERE whole.product = l.product
     AND whole.script = l.script AND whole.event IN ('script applied', 'script adopted'))
 ORDER BY id
+"""
+# Online scripts of a release that comes after the newest one, and was not applied itself.
+AHEAD = """
+SELECT version, script FROM countersign.ledger WHERE product = %(product)s
+AND event = 'script applied' AND id > coalesce((SELECT max(id) FROM countersign.ledger
+    WHERE product = %(product)s AND event IN ('release applied', 'release adopted')), 0)
+AND manifest NOT IN (SELECT manifest FROM countersign.ledger
+    WHERE product = %(product)s AND event = 'release applied') ORDER BY id
 """
 SCRIPTS_OF = """
 SELECT script, script_digest, milliseconds, rows FROM countersign.ledger

@@ -91,6 +91,12 @@ class Session:
         return self._connection.info.user
 
     @property
+    def settings(self) -> dict[str, str]:
+        """What libpq connected with, by keyword, wherever that came from; may hold a password."""
+        options = self._connection.pgconn.info
+        return {option.keyword.decode(): option.val.decode() for option in options if option.val}
+
+    @property
     def is_lost(self) -> bool:
         """Whether the connection is gone."""
         return self._connection.closed

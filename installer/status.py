@@ -96,7 +96,12 @@ def _interrupted(state: ProductState, ledger: LedgerState) -> list[InstallerErro
 
 def _online_problems(ledger: LedgerState) -> list[InstallerError]:
     """Online scripts that were begun: the package that has them finishes them."""
-    problems: list[InstallerError] = []
+    problems: list[InstallerError] = [
+        OnlineUnfinishedError(
+            f"the online script {script} of {version} is applied, its release not"
+        )
+        for version, script in ledger.ahead
+    ]
     for name, progress in ledger.unfinished.items():
         events = progress.statements
         done = sum(event == APPLIED for event in events.values())

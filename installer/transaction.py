@@ -181,9 +181,13 @@ class Transaction:
         return self.append(origin, [*rows, {**columns, "event": f"release {verb}"}])
 
     def append(self, origin: Origin, rows: Sequence[Mapping[str, object]]) -> Digest:
-        """Append rows to the ledger, each with its own columns; returns the last one's hash."""
+        """Append rows to the ledger, each with its own columns; returns the last one's hash.
+
+        From the first time on the database says which environment it is.
+        """
         common = asdict(origin)
         self.reset_session("the ledger")
+        self._execute("the ledger", queries.KEEP_ENVIRONMENT, [origin.environment.encode()])
         entries = json.dumps([common | dict(row) for row in rows]).encode()
         (head,) = self._execute("the ledger", b"SELECT countersign.append($1)", [entries])
         return Digest(head.decode())

@@ -7,6 +7,7 @@ the exit code that its class owns.
 import sys
 import time
 from dataclasses import asdict
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,6 +54,8 @@ from packager.release import Release, assemble, examine
 from packager.repository import publish
 from packager.sqlcheck import require_cuts
 
+GROUP = "countersign.commands"
+"""Entry points of other programs' commands, by the name that they have under this one."""
 EPILOG = """\b
 From a repository with a release.toml to a package:
   countersign check
@@ -69,7 +72,30 @@ OUTPUT = output_option("manifests, signatures and packages")
 PACKAGE = click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
 
 
+class _Commands(click.Group):
+    """The commands of this program, and those that others add to it by an entry point.
+
+    Nothing of theirs is imported before one of them is asked for, or all are listed.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # type: ignore[explicit-override]
+        """All names, sorted."""
+        return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
+
+    def get_command(  # type: ignore[explicit-override]
+        self, ctx: click.Context, cmd_name: str
+    ) -> click.Command | None:
+        """The command of that name, this program's own before another's."""
+        if (own := super().get_command(ctx, cmd_name)) is not None:
+            return own
+        for added in entry_points(group=GROUP, name=cmd_name):
+            command: click.Command = added.load()
+            return command
+        return None
+
+
 @click.group(
+    cls=_Commands,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

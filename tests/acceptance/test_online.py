@@ -1,4 +1,4 @@
-"""A release with online scripts, on hosts: what stands when it is cut short, and what finishes it."""
+"""A release with online scripts, on hosts: what stands when it is cut short, and is finished."""
 
 import json
 import time
@@ -163,6 +163,29 @@ def test_a_failure_before_the_transaction_leaves_the_old_release_and_is_told(
     assert ready.installer("status").returncode == 0
 
 
+def test_a_failure_in_the_transaction_says_what_online_scripts_have_left(
+    ready: Site, developers: Developers
+) -> None:
+    made = draft(developers, "broken-inside")
+    broken = {"sql/0004_mood.sql": "ALTER TABLE customr ADD m mood DEFAULT 'glad';\n"}
+    package = developers.package(replace(made, files={**made.files, **broken}))
+
+    words = upgrade(ready, package, 33)
+
+    assert "so is the database but for the online statements" in words
+    assert ready.current() == "releases/1.0"
+    assert events(ready) == [*EVENTS[:3], "release failed"]
+    status = ready.installer("status")
+    assert status.returncode == 37
+    assert f"the online script {BEFORE} of 1.1 is applied, its release not" in status.stdout
+
+    mended = replace(made, version="1.2", sequence=4, label="-mended")
+    upgrade(ready, developers.package(mended), 0)
+
+    assert ready.installer("status").returncode == 0
+    assert ready.sql("SELECT count(*) FROM pg_attribute WHERE attname = 'm'") == "1"
+
+
 def test_a_failure_after_the_transaction_is_finished_by_the_same_package(
     ready: Site, developers: Developers
 ) -> None:
@@ -223,25 +246,21 @@ def test_the_next_release_finishes_what_the_one_before_left(
 
 
 @pytest.fixture
-def reader(ready: Site) -> Iterator[Callable[[], None]]:
+def reader(ready: Site) -> Iterator[Callable[[], str]]:
     """A session with an old snapshot, for which the index waits; the fixture's value ends it."""
     hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM orders; SELECT pg_sleep(60)"
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     command = ["psql", "-X", "-q", "-d", "crm", "-c", hold]
     with ready.host.popen(["runuser", "-u", "postgres", "--", *command]) as session:
-        until(
-            lambda: (
-                ready.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
-                == "1"
-            )
-        )
-        yield lambda: ready.sql(end) and None
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        until(lambda: ready.sql(sleeping) == "1")
+        yield lambda: ready.sql(end)
         ready.sql(end)
         session.communicate(timeout=30)
 
 
 def test_the_installer_killed_while_an_index_is_built_is_put_right_by_the_same_package(
-    ready: Site, package: Path, reader: Callable[[], None]
+    ready: Site, package: Path, reader: Callable[[], str]
 ) -> None:
     index = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('orders_customer')"
     with ready.host.popen([*ready.front.upgrade, ready.carry(package)]) as install:

@@ -25,14 +25,14 @@ import pytest
 from installer.tree import Entry, scan
 from tests.developers import Developers
 from tests.downloads import Wheel, unpacked
-from tests.hosts import Host
-from tests.hosts.cluster import SOCKETS, program
 from tests.product import Product
+from tests.real_projects import describe, dump, empty_site, psql_files, state
 from tests.sites import Site
 
 pytestmark = pytest.mark.acceptance
 
 PROJECT = "litellm-proxy-extras"
+PRODUCT = "litellm"
 OLD = Wheel(PROJECT, "0.4.80", "2cadd90dba905e9046b09cc239bbe728f8e7994786264c04da036fa699d2114e")
 NEW = Wheel(PROJECT, "0.4.95", "8549623d79e15c1056bf8b3053e0146bba92cae913b14d7299d3dfea82a9f538")
 
@@ -43,6 +43,7 @@ IN_ONE_TRANSACTION = "sql"
 """Where it has them with the one change."""
 CONCURRENT = "20260415120000_health_check_latest_per_model_index"
 LATE = "20260713010000_add_ptu_columns_to_daily_team_spend"
+LATE_DIGEST = "b8b667c881330111a4f034e20d489b962b2c7599ca8ebbd54cadfcb9e7446076"
 LAST_OF_OLD = "20260721000000_add_sso_identity_assertion"
 WITH_SPACES = "20251122125322_Add organization_id to spend logs"
 REASON = "It adds one column, which no script of 0.4.80 touches"
@@ -51,47 +52,10 @@ FROM_BOTH = ("empty", *FROM_OLD)
 ACCEPT_LATE = f"""
 [[database.accept]]
 script = "{{folder}}/{LATE}/migration.sql"
+change = "late"
+digest = "{LATE_DIGEST}"
 reason = "{REASON}"
 """
-
-RELEASE = """\
-[release]
-name = "litellm"
-version = "{version}"
-sequence = {sequence}
-summary = "Database tools of the LiteLLM proxy"
-license = "MIT"
-
-[application]
-vcs = "git"
-path = "app"
-to = "v{version}"
-from = {starts}
-root = "/opt/litellm"
-
-[database]
-name = "litellm"
-scripts = ["{scripts}"]
-order = "{order}"
-"""
-HOST_FILE = """\
-environment = "QAT"
-
-[database.litellm]
-conninfo = "host=/run/postgresql dbname=litellm user=countersign"
-owner = "litellm_owner"
-
-[application.litellm]
-root = "/opt/litellm"
-"""
-SET_UP_DATABASES = """
-CREATE ROLE litellm_owner;
-CREATE ROLE countersign LOGIN IN ROLE litellm_owner;
-CREATE DATABASE litellm OWNER litellm_owner;
-CREATE DATABASE plain OWNER litellm_owner;
-GRANT CREATE ON DATABASE litellm TO countersign;
-"""
-RESTRICTION = re.compile(r"^\\(?:un)?restrict \w+\n", re.MULTILINE)
 
 
 # -------------------------------------------------------------------------------- the two releases
@@ -116,10 +80,11 @@ class Litellm:
         accepts: bool = False,
     ) -> Path:
         """A release.toml, perhaps with the late script accepted."""
-        text = RELEASE.format(
-            version=wheel.version,
-            sequence=wheel.version.rpartition(".")[2],
-            starts=json.dumps(list(starts)),
+        text = describe(
+            PRODUCT,
+            wheel.version,
+            int(wheel.version.rpartition(".")[2]),
+            starts=starts,
             scripts=f"{folder}/{pattern}/migration.sql",
             order=order,
         )
@@ -205,57 +170,10 @@ def new(litellm: Litellm) -> Path:
 
 @pytest.fixture
 def site(developers: Developers, installer: Path) -> Iterator[Site]:
-    """A host with the product's empty database, and another that plain psql may fill."""
-    with Host.start("real") as host:
-        host.start_cluster()
-        host.psql(SET_UP_DATABASES)
-        host.copy_in(installer, "/srv/countersign-installer.rpm")
-        host.run(["rpm", "-i", "/srv/countersign-installer.rpm"], check=True)
-        host.write("/etc/countersign/host.toml", HOST_FILE)
-        host.write("/etc/countersign/policy.toml", developers.policy(QAT=1))
-        keyring = host.at("/etc/countersign/keyring.pgp")
-        keyring.write_bytes(developers.keyring())
-        keyring.chmod(0o644)
-        yield Site(host)
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is on a host: the package, the whole database, the application's trees."""
-
-    package: str
-    database: str
-    application: Mapping[str, Entry]
-
-
-def state(site: Site) -> State:
-    return State(
-        package=site.host.run(["rpm", "-q", "litellm"]).stdout.strip(),
-        database=dump(site.host, "litellm"),
-        application=scan(site.host.at("/opt/litellm")),
-    )
-
-
-def dump(host: Host, database: str) -> str:
-    """Schema and data as pg_dump writes them, owners and privileges too, without the ledger.
-
-    pg_dump orders objects by name, so that equal databases have equal dumps, apart from the random
-    word with which its newer versions keep psql's own commands out of a restore.
-    """
-    options = ["-h", SOCKETS, "-U", "postgres", "--exclude-schema=countersign"]
-    return RESTRICTION.sub(
-        "", host.run([program("pg_dump"), *options, database], check=True).stdout
-    )
-
-
-def psql_files(host: Host, database: str, folder: str, names: Sequence[str]) -> None:
-    """Run the migrations with plain psql, one after the other, as the database's owner."""
-    command = (
-        f"{program('psql')} -X -q -v ON_ERROR_STOP=1 -h {SOCKETS} -U countersign -d {database}"
-    )
-    loop = f'for name; do {command} -f "{folder}/$name/migration.sql" || exit; done'
-    owner = {"PGOPTIONS": "-c role=litellm_owner -c search_path=public"}
-    host.run(["sh", "-c", loop, "sh", *names], env=owner, check=True)
+    """A QAT host whose policy needs one developer."""
+    with empty_site(installer, PRODUCT) as started:
+        started.trust(developers.policy(QAT=1), developers.keyring())
+        yield started
 
 
 def require_what_psql_and_the_wheel_make(site: Site, litellm: Litellm) -> None:
@@ -270,8 +188,8 @@ def require_what_psql_and_the_wheel_make(site: Site, litellm: Litellm) -> None:
     for wheel, names in ((OLD, first), (NEW, then)):
         folder = f"/srv/wheels/{wheel.version}"
         site.host.copy_in(litellm.wheels[wheel.version] / MIGRATIONS, folder)
-        psql_files(site.host, "plain", folder, names)
-    assert dump(site.host, "litellm") == dump(site.host, "plain")
+        psql_files(site, PRODUCT, [f"{folder}/{name}/migration.sql" for name in names])
+    assert dump(site.host, PRODUCT) == dump(site.host, "plain")
     assert dump(site.host, "plain").count("CREATE TABLE") > 60
 
     assert scan(site.host.at("/opt/litellm/current")) == litellm.tree(NEW)
@@ -300,7 +218,7 @@ def test_rpm_makes_what_psql_and_the_wheel_make(
     upgraded = site.rpm("-U", new)
 
     assert upgraded.returncode == 0, upgraded.stderr
-    assert state(site).package == "litellm-0.4.95-1.noarch"
+    assert state(site, PRODUCT).package == "litellm-0.4.95-1.noarch"
     require_what_psql_and_the_wheel_make(site, litellm)
 
 
@@ -315,7 +233,7 @@ def test_dnf_makes_what_psql_and_the_wheel_make(
         upgraded = site.host.run(["dnf", "-y", "upgrade", "litellm"])
         assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
 
-    assert state(site).package == "litellm-0.4.95-1.noarch"
+    assert state(site, PRODUCT).package == "litellm-0.4.95-1.noarch"
     require_what_psql_and_the_wheel_make(site, litellm)
 
 
@@ -330,7 +248,7 @@ def test_the_project_as_it_is_is_refused_by_the_build(
     assert done.returncode == 52
     script = f"{AS_IT_IS}/{CONCURRENT}/migration.sql:12"
     words = "CREATE INDEX CONCURRENTLY cannot run inside a transaction"
-    assert f"error: {script}: {words}\n  Leave CONCURRENTLY out, " in done.stderr
+    assert f"error: {script}: {words}\n  Declare the script online " in done.stderr
     assert done.stderr.count(": CREATE INDEX CONCURRENTLY") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -341,7 +259,7 @@ def test_the_project_as_it_is_can_be_adopted_and_upgraded_but_not_installed_from
     old = litellm.package_past_the_check(litellm.describe(OLD, folder=AS_IT_IS), "old-as-it-is")
     upgrade = litellm.describe(NEW, folder=AS_IT_IS, starts=FROM_OLD, accepts=True)
     new = litellm.package(upgrade, "new-as-it-is")  # which nobody has to run that script for
-    before = state(site)
+    before = state(site, PRODUCT)
 
     refused = site.rpm("-i", old)
 
@@ -349,10 +267,11 @@ def test_the_project_as_it_is_can_be_adopted_and_upgraded_but_not_installed_from
     script = f"{AS_IT_IS}/{CONCURRENT}/migration.sql:12"
     words = "CREATE INDEX CONCURRENTLY cannot run inside a transaction block"
     assert f"error: litellm 0.4.80 was not installed: {script}: {words}" in refused.stderr
-    assert state(site) == before
+    assert state(site, PRODUCT) == before
 
     site.host.copy_in(litellm.wheels[OLD.version], "/srv/app")
-    psql_files(site.host, "litellm", f"/srv/app/{MIGRATIONS}", litellm.migrations(OLD))
+    files = [f"/srv/app/{MIGRATIONS}/{name}/migration.sql" for name in litellm.migrations(OLD)]
+    psql_files(site, PRODUCT, files, database=PRODUCT)
     reason = ("--tree", "/srv/app", "--reason", "psql made it of this release's scripts")
     adopted = site.installer("adopt", *reason, old)
     upgraded = site.rpm("-U", new)
@@ -386,14 +305,14 @@ def test_a_script_that_sorts_before_applied_ones_is_refused_by_name_on_a_host(
     # Built as if no host were at 0.4.80.
     from_nothing = litellm.package(litellm.describe(NEW), "from-nothing")
     site.rpm("-i", old)
-    before = state(site)
+    before = state(site, PRODUCT)
 
     refused = site.rpm("-U", from_nothing)
 
     assert refused.returncode != 0
     assert "scriptlet failed, exit status 32" in refused.stderr
     assert f"sql/{LATE}/migration.sql is new and sorts before" in refused.stderr
-    assert state(site) == before
+    assert state(site, PRODUCT) == before
     assert before.package == "litellm-0.4.80-1.noarch"
     assert applied(site) == litellm.migrations(OLD)
 
@@ -401,7 +320,12 @@ def test_a_script_that_sorts_before_applied_ones_is_refused_by_name_on_a_host(
 def test_an_accepted_script_is_in_the_manifest_with_its_reason(litellm: Litellm, new: Path) -> None:
     shown = json.loads(litellm.developers.countersign("show", "--json", new).stdout)
 
-    accepted = {"script": f"sql/{LATE}/migration.sql", "reason": REASON}
+    accepted = {
+        "script": f"sql/{LATE}/migration.sql",
+        "change": "late",
+        "applied": [],
+        "reason": REASON,
+    }
     assert shown["manifest"]["database"]["accept"] == [accepted]
 
 

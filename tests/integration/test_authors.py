@@ -291,7 +291,7 @@ ONE, TWO = b"CREATE TABLE one ();\n", b"CREATE TABLE two ();\n"
 
 
 def script(name: str, content: bytes, author: Author | None) -> Script:
-    return Script(name, digest_of(content), len(content), (0,), author)
+    return Script(name, digest_of(content), len(content), (0,), author=author)
 
 
 def authored(people: People, content: bytes, key: str, created: str = "") -> Author:

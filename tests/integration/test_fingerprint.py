@@ -961,7 +961,8 @@ def test_a_transaction_reads_what_it_has_made_and_never_the_ledger(
     before = server.schema(name)
     with server.opened(name) as database, database.transaction() as transaction:
         require_same(before, transaction.schema(), LAYERS, "the schema beside the ledger")
-        database._session._connection.execute("SET ROLE crm_owner; CREATE TABLE crm.made (); RESET ROLE")
+        make = "SET ROLE crm_owner; CREATE TABLE crm.made (); RESET ROLE"
+        database._session._connection.execute(make)
         made = {(one.layer, one.name) for one in changes(before, transaction.schema())}
     # What reader may do there is a default privilege of crm_owner.
     assert made == {(layer, "crm.made") for layer in ("structure", "owners", "privileges")}

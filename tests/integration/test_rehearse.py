@@ -121,8 +121,8 @@ class Desk:
 
     def cluster(self, has: str) -> Path | None:
         """The folder of the scratch cluster, once it has this in it."""
-        names = [n for n in os.listdir(self.temporary) if n.startswith("countersign-rehearsal-")]
-        found = [self.temporary / name for name in names]
+        folders = self.temporary.iterdir()
+        found = (each for each in folders if each.name.startswith("countersign-rehearsal-"))
         return next((folder for folder in found if (folder / has).exists()), None)
 
     @contextmanager

@@ -187,7 +187,7 @@ def rotation(world: World, keyring: Path, ada_is: str, when: str, folder: Path) 
 
 def script(world: World, keyring: Path, ada_is: str, when: str, _: Path) -> list[str]:
     author = Author(world.ada, world.signed(SCRIPT, when).decode())
-    scripts = (Script("sql/1.sql", digest_of(SCRIPT), len(SCRIPT), (0,), author),)
+    scripts = (Script("sql/1.sql", digest_of(SCRIPT), len(SCRIPT), (0,), author=author),)
     compressed = compress([SCRIPT])
     content = ContentReader(Section(io.BytesIO(compressed), 0, len(compressed)), scripts)
     require_authors(world.parsed(ada_is), scripts, content, keyring, NOW)

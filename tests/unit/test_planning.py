@@ -164,6 +164,11 @@ def test_an_online_script_is_never_late() -> None:
     assert pending_scripts(database(online, TWO), applied(TWO)) == (online,)
 
 
+def test_an_online_script_that_ran_ahead_makes_no_other_late() -> None:
+    online = replace(TWO, online=Online("before", repeat=False, indexes=()))
+    assert pending_scripts(database(ONE, online), applied(TWO)) == (ONE,)
+
+
 def test_a_reordered_script_is_refused_where_the_order_was_released() -> None:
     release, order = database(TWO, THREE, ONE), [ONE.name, TWO.name, THREE.name]
     assert pending_scripts(release, applied(ONE, TWO, THREE)) == ()
