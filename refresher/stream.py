@@ -1,0 +1,105 @@
+r"""psql | psql: rows from the source to the target, by way of a pipe of the kernel's.
+
+The source's psql writes what the target's psql reads: for each piece the command COPY … FROM STDIN
+and then its rows, as a plain dump has them, or in binary up to the end. No row comes to this
+process. Both tell how many rows it were, which have to be the same.
+"""
+
+import re
+from collections.abc import Iterable
+from threading import Thread
+from typing import IO
+
+from refresher.clients import Endpoint, Process, Running, server_words
+from refresher.errors import CopyError
+from refresher.pieces import Piece, Stream
+
+PSQL = ("--no-psqlrc", "--no-password", "--set=ON_ERROR_STOP=1", "--dbname=service=countersign")
+ONE = ("--single-transaction", "--file=-")
+_TAG = re.compile(r"^COPY (\d+)$", re.MULTILINE)
+_OUT = "\\g /dev/stdout\n"
+
+
+def copy_stream(
+    stream: Stream, snapshot: str, source: Endpoint, target: Endpoint, running: Running
+) -> tuple[int, ...]:
+    """Copy the pieces of a stream; returns how many rows each had.
+
+    Raises:
+        CopyError: either side refused, with the table and the server's words.
+    """
+    quiet = ("--tuples-only", "--no-align")
+    with running.start("psql", (*PSQL, *quiet), source, stdin=-1, piped=True) as reading:
+        rows, text = reading.running.stdout, script(stream, snapshot, reading.aside)
+        with running.start("psql", (*PSQL, *ONE), target, stdin=_open(rows)) as writing:
+            _open(rows).close()  # only the target's psql holds it now, and its end is seen
+            writer = Thread(target=_write, args=(reading, text), daemon=True)
+            writer.start()
+            if writing.wait() != 0:
+                reading.kill()  # it would read on to the end, for nobody
+            reading.wait()
+            writer.join()
+            return _counted(stream, reading, writing)
+
+
+def script(stream: Stream, snapshot: str, aside: int) -> Iterable[str]:
+    """What the source's psql runs; what it tells of itself goes to the file descriptor `aside`."""
+    yield f"\\o /dev/fd/{aside}\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
+    yield f"SET TRANSACTION SNAPSHOT {literal(snapshot)};\n"
+    form = "FORMAT binary" if stream.binary else "FORMAT text"
+    for piece in stream.pieces:
+        yield f"SELECT {literal(_load(piece, form))} {_OUT}"
+        yield f"COPY ({piece.query}) TO STDOUT ({form}) {_OUT}"
+        if not stream.binary:
+            yield f"SELECT '\\.' {_OUT}"
+
+
+def _load(piece: Piece, form: str) -> str:
+    """What the target's psql runs before the rows; it freezes those of a table that it emptied."""
+    if not piece.frozen:
+        return f"COPY {piece.into} FROM STDIN ({form});"
+    return f"TRUNCATE ONLY {piece.table.sql}; COPY {piece.into} FROM STDIN ({form}, FREEZE);"
+
+
+def literal(text: str) -> str:
+    """A string constant, whatever standard_conforming_strings is."""
+    quoted = text.replace("'", "''")
+    return f"E'{quoted.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{quoted}'"
+
+
+def _write(process: Process, parts: Iterable[str]) -> None:
+    """Write a script; where psql has ended before, it has said why."""
+    try:
+        with _open(process.running.stdin) as stdin:
+            for part in parts:
+                stdin.write(part.encode())
+    except BrokenPipeError:
+        pass
+
+
+def _open(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:  # only where Popen was not asked for a pipe
+        raise CopyError("there is no pipe")
+    return pipe
+
+
+def _counted(stream: Stream, reading: Process, writing: Process) -> tuple[int, ...]:
+    sent = tuple(map(int, _TAG.findall(reading.output)))
+    received = tuple(map(int, _TAG.findall(writing.output)))
+    if writing.running.returncode != 0:
+        raise _failure("target", _at(stream, len(received)), writing)
+    if reading.running.returncode != 0:
+        raise _failure("source", _at(stream, len(sent)), reading)
+    if sent != received or len(sent) != len(stream.pieces):
+        raise CopyError(f"the source sent {sent} rows, the target has {received}")
+    return received
+
+
+def _at(stream: Stream, number: int) -> Piece:
+    return stream.pieces[min(number, len(stream.pieces) - 1)]
+
+
+def _failure(side: str, piece: Piece, process: Process) -> CopyError:
+    lines = [line for line in server_words(process.said) if not _TAG.match(line)]
+    first, *rest = lines or [f"psql ended with {process.running.returncode}"]
+    return CopyError(f"{piece.table}: the {side}: {first}", detail="\n".join(rest))
