@@ -3,14 +3,15 @@
 A host's configuration is its own, so the tools read the files that they read everywhere.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import chown
 from subprocess import CompletedProcess
 
+import psycopg
 import pytest
+import typing_extensions
 
 from tests.backups import start_barman, start_pgbackrest
 from tests.hosts import Host
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.integration
 
 DAY = 24 * 3600
 REPOSITORY = Path(__file__).parents[2]
+MODULES = "/srv/python"
 PROGRAM = """
 import sys
 from installer.backup import require_fresh_backup
@@ -37,8 +39,13 @@ def ask(
 ) -> CompletedProcess[str]:
     """Look for a fresh backup on the host, `later` than now by so many seconds."""
     now = str(int(time.time()) + later)
-    command = [sys.executable, "-c", PROGRAM, tool, name, user, now]
-    return host.run(command, env={"PYTHONPATH": str(REPOSITORY)})
+    if not host.at(MODULES).exists():  # a host need not see where the checkout is
+        for module in (REPOSITORY / "installer", Path(psycopg.__file__).parent):
+            host.copy_in(module, f"{MODULES}/{module.name}")
+        typing = Path(typing_extensions.__file__)
+        host.copy_in(typing, f"{MODULES}/{typing.name}")
+    command = ["/usr/bin/python3", "-c", PROGRAM, tool, name, user, now]
+    return host.run(command, env={"PYTHONPATH": MODULES})
 
 
 def refusal(host: Host, tool: str, user: str, name: str = "main", later: int = 0) -> str:

@@ -526,6 +526,7 @@ def test_a_policy_is_told_to_programs(begun: Desk) -> None:
         "max_approval_days": 30,
         "signed_scripts": False,
         "schema": ["structure", "privileges", "owners", "comments"],
+        "online": False,
     }
     assert found["rotation"] == {"developer": 2, "customer": 1}
     said = begun.run("show", "policy.toml")
