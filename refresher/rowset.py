@@ -40,6 +40,11 @@ class Chunk:
     segments: tuple[int, ...]
     count: int
 
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """The first block that its rows may be in, and the last."""
+        return self.segments[0] * SEGMENT, self.segments[-1] * SEGMENT + SEGMENT - 1
+
 
 class RowSet:
     """Rows at levels; those that were not taken yet are *new*. A context, which ends its file."""

@@ -160,14 +160,16 @@ def plan(
     steps = _steps(names, keys, virtual | _followed(names, limit.follows, keys), equalities or {})
 
     begin = [Rows(leaf, seed.level) for seed in seeds for leaf in names.leaves[seed.table]]
-    reached = {rows.table for rows in _reach(names, steps, begin)}
-    rest = names.holding - reached
+    rest = names.holding - {rows.table for rows in _reach(names, steps, begin)}
     whole = rest if limit.rest_is_copied else {table for table in rest if table.schema == LEDGER}
     begin += [Rows(table, Level.CHOSEN) for table in sorted(whole, key=str)]
-    limited = {rows.table for rows in _reach(names, steps, begin)} - whole
+    reached = _reach(names, steps, begin)
+    limited = {rows.table for rows in reached} - whole
+    openings: tuple[Seed | Step, ...] = (*seeds, *_from_whole(names, steps, whole, limited))
+    useful = {rows: _into(names, limited, steps[rows]) for rows in reached & steps.keys()}
     return Plan(
-        openings=(*seeds, *_from_whole(names, steps, whole, limited)),
-        steps={rows: _into(names, limited, found) for rows, found in steps.items()},
+        openings=openings,
+        steps=_without_returns(names, openings, useful),
         limited=frozenset(limited),
         whole=frozenset(whole),
         empty=frozenset(names.holding - limited - whole),
@@ -311,6 +313,28 @@ def _from_whole(
     for table in sorted(whole, key=str):
         for step in _into(names, limited, steps.get(Rows(table, Level.CHOSEN), ())):
             yield replace(step, whole=True)
+
+
+def _without_returns(
+    names: _Names, openings: Iterable[Seed | Step], steps: Mapping[Rows, tuple[Step, ...]]
+) -> dict[Rows, tuple[Step, ...]]:
+    """The steps but for those up a key where rows are only ever found down that very key.
+
+    The one row that such a row references is where it was found from: asking finds nothing new.
+    A key that is not declared may reference several rows, so that it is asked.
+    """
+    ways: dict[TableName, set[ForeignKey | None]] = defaultdict(set)
+    for question in (*openings, *(step for found in steps.values() for step in found)):
+        down = None
+        if isinstance(question, Step) and question.down and question.key.declared:
+            down = question.key
+        for leaf in names.leaves[question.target]:
+            ways[leaf].add(down)
+    left = {
+        rows: tuple(step for step in found if step.down or ways[rows.table] != {step.key})
+        for rows, found in steps.items()
+    }
+    return left if left == steps else _without_returns(names, openings, left)
 
 
 def _source(table: TableName, *, spread: bool) -> str:

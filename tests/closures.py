@@ -6,7 +6,7 @@ written apart from what it is compared with.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -151,6 +151,16 @@ def foreign_keys(draw: st.DrawFn) -> Keys:
         follow = draw(st.sampled_from([None, None, True, False]))
         found[child, here, parent, there] = (k, follow)
     return dict(found.values())
+
+
+def sound(toy: Toy, keys: Keys) -> Keys:
+    """The keys, declared only where what they reference is unique, as a database demands it."""
+    found: dict[ForeignKey, bool | None] = {}
+    for k, follow in keys.items():
+        there = [tuple(values(row, k.referenced)) for row in toy.rows[k.references]]
+        known = [value for value in there if None not in value]
+        found[replace(k, declared=k.declared and len(set(known)) == len(known))] = follow
+    return found
 
 
 def rules_for(toy: Toy, keys: Keys, seeds: set[TableName], *, rest: bool) -> Limit:
