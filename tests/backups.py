@@ -78,9 +78,9 @@ def start_barman(host: Host, *servers: str) -> Backups:
     host.run(["chmod", "a+x", "/var/lib/barman"], check=True)
     host.run([*AS_BARMAN, "mkdir", "-p", incoming], check=True)
     host.run(["chmod", "a+w", incoming], check=True)
-    host.start_cluster(
-        {"archive_mode": "on", "archive_command": f"install -m 644 %p {incoming}/%f"}
-    )
+    # Renamed when it is whole and readable: barman looks whenever it likes.
+    archive = f"install -m 644 %p {incoming}/.%f && mv {incoming}/.%f {incoming}/%f"
+    host.start_cluster({"archive_mode": "on", "archive_command": archive})
     host.write(DATA / "pg_hba.conf", HBA)
     host.write(DATA / "pg_ident.conf", IDENT)
     host.psql("SELECT pg_reload_conf()")
