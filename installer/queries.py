@@ -13,14 +13,19 @@ FIND_FUNCTION = {
         "insert_rows": b"insert_rows(text,text[])",
     }.items()
 }
+# Called by the login role between parts of a script, whose search_path may have its own operators
+# before PostgreSQL's, and whose temporary types come before them in any case.
 CALL_FUNCTION = {
     "run_script": b"""
-SELECT countersign.run_script($1::text[]), pg_catalog.pg_current_xact_id()
-FROM pg_catalog.pg_proc WHERE oid = $2::pg_catalog.oid AND ctid = $3::pg_catalog.tid
+SELECT countersign.run_script($1::pg_catalog.text[]), pg_catalog.pg_current_xact_id()
+FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.=) $2::pg_catalog.oid
+    AND ctid OPERATOR(pg_catalog.=) $3::pg_catalog.tid
 """,
     "insert_rows": b"""
-SELECT countersign.insert_rows($1::text, $2::text[]), pg_catalog.pg_current_xact_id()
-FROM pg_catalog.pg_proc WHERE oid = $3::pg_catalog.oid AND ctid = $4::pg_catalog.tid
+SELECT countersign.insert_rows($1::pg_catalog.text, $2::pg_catalog.text[]),
+    pg_catalog.pg_current_xact_id()
+FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.=) $3::pg_catalog.oid
+    AND ctid OPERATOR(pg_catalog.=) $4::pg_catalog.tid
 """,
 }
 DROP_FUNCTIONS = (

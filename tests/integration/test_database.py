@@ -674,3 +674,30 @@ def test_waiting_for_another_install_is_kept_for_the_receipt(
     assert "another install held the lock: pid" in retry.reason
     assert "other install" in retry.reason
     assert retry.milliseconds > 0
+
+
+@pytest.mark.parametrize("place", ["trap", "pg_temp"])
+def test_what_a_script_puts_before_postgresql_s_own_is_not_called_by_the_login_role(
+    cluster: Cluster, database: str, connection: Database, place: str
+) -> None:
+    """Operators in its search_path, and types, which are looked for among temporary ones first."""
+    own = "CREATE SCHEMA trap;\nCREATE TABLE public.ran (who name);\n"
+    note = "INSERT INTO public.ran VALUES (current_user)"
+    operators = "".join(
+        f"CREATE FUNCTION trap.f({kind}, {kind}) RETURNS boolean LANGUAGE sql VOLATILE AS "
+        f"$$ {note}; SELECT true $$;\n"
+        f"CREATE OPERATOR trap.= (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = trap.f);\n"
+        for kind in ("oid", "tid")
+    )
+    text = (
+        "CREATE FUNCTION trap.g(pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS "
+        f"$$ BEGIN {note}; RETURN true; END $$;\n"
+        f"CREATE DOMAIN {place}.text AS pg_catalog.text CHECK (trap.g(VALUE));\n"
+    )
+    path = "SET search_path = trap, pg_catalog, public;\n"
+    filler = f"SELECT '{'x' * 40_000}';\n"
+
+    (run,) = apply(connection, script("sql/1.sql", own, operators, text, path, filler, filler))
+
+    assert run.rows == 2
+    assert cluster.psql("SELECT count(*) FROM ran", database_name(database)) == "0"

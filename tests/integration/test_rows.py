@@ -278,3 +278,25 @@ def test_a_place_after_rows_has_the_line_of_the_whole_script(opened: Database) -
         by=ScriptFailedError,
     )
     assert re.match(r"sql/1\.sql:1[45]", said)
+
+
+def test_what_a_script_puts_before_postgresql_s_own_is_not_called_for_its_rows(
+    cluster: Cluster, database: str, opened: Database
+) -> None:
+    trap = (
+        "CREATE SCHEMA trap;\n",
+        "CREATE TABLE public.ran (who name);\n",
+        """CREATE FUNCTION trap.f(oid, oid) RETURNS boolean LANGUAGE sql VOLATILE AS
+        $$ INSERT INTO public.ran VALUES (current_user); SELECT true $$;\n""",
+        "CREATE OPERATOR trap.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = trap.f);\n",
+        """CREATE FUNCTION trap.g(pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN true; END $$;\n""",
+        "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (trap.g(VALUE));\n",
+        "CREATE TABLE public.t (a int);\n",
+        "SET search_path = trap, pg_catalog, public;\n",
+    )
+
+    assert apply(opened, *trap, *rows("public.t", "a", "1", "2")) >= 2
+
+    ran = "SELECT count(*) FROM ran WHERE who <> 'crm_owner'"
+    assert cluster.psql(ran, database_name(database)) == "0"
