@@ -6,7 +6,7 @@ change made, as a rehearsal does. What is measured on the way becomes the receip
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,13 +14,13 @@ from installer.bundle import ContentReader
 from installer.database import Database
 from installer.errors import LockTimeoutError
 from installer.manifest import Manifest, Script
-from installer.planning import phases
+from installer.planning import names_to_run, phases
 from installer.promotion import Measure
 from installer.receipt import Retry
 from installer.receipts import Measurement
 from installer.report import Steps
 from installer.retrying import pause_before
-from installer.transaction import ScriptRun, Transaction, milliseconds_since
+from installer.transaction import Transaction, milliseconds_since
 
 T = TypeVar("T")
 
@@ -87,7 +87,8 @@ def _attempt(change: Change, number: int) -> None:
         if change.is_committed():
             change.keep()
             return
-        change.measure.require_scripts(names_to_run(measured.earlier, pending))
+        done = (run.script for run in measured.earlier)
+        change.measure.require_scripts(names_to_run(done, pending))
         measured.server = transaction.identity()
         measured.retries += transaction.retries
         measured.before = before = transaction.schema()
@@ -106,12 +107,6 @@ def _attempt(change: Change, number: int) -> None:
         f"{change.manifest.title}: {len(measured.runs)} scripts committed "
         f"in {measured.milliseconds} ms"
     )
-
-
-def names_to_run(done: Iterable[ScriptRun], pending: Iterable[Script]) -> list[str]:
-    """Names of the scripts of a release, in the order of its phases: done already, and pending."""
-    names = [run.script for run in done]
-    return names + [script.name for phase in phases(pending) for script in phase]
 
 
 def _run_scripts(change: Change, pending: tuple[Script, ...], transaction: Transaction) -> None:

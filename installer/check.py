@@ -8,7 +8,6 @@ from installer.application import GIT
 from installer.approval import Approved
 from installer.backup import require_fresh_backup
 from installer.bundle import Bundle
-from installer.change import names_to_run
 from installer.database import connect
 from installer.errors import ConfigurationError
 from installer.host_file import DatabaseTarget
@@ -87,9 +86,9 @@ def _measured(
     if approved.receipt is None:
         return []
     measure = Measure(approved.receipt, machine.requirement.layers)
-    done = site.database.scripts_of(site.manifest.digest) if site.database else ()
-    measure.require_scripts(names_to_run(done, pending))
-    if site.database and not done:
+    scripts = site.scripts_here(pending)
+    measure.require_scripts(scripts)
+    if site.database and len(scripts) == len(pending):
         measure.require_start(site.database.schema())
     return [f"as tested: {approved.receipt.title}"]
 

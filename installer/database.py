@@ -53,8 +53,7 @@ class Progress:
 class LedgerState:
     """What the ledger says of one product: scripts that stand, and the newest release.
 
-    `unfinished` has the online scripts of which a statement was begun, and not all are applied;
-    `ahead` has (version, script) of those that are, of a release that is not.
+    `unfinished` has the online scripts of which a statement was begun, and not all are applied.
     """
 
     applied: Mapping[str, Digest]
@@ -63,7 +62,6 @@ class LedgerState:
     sequence: int | None = None
     manifest: Digest | None = None
     unfinished: Mapping[str, Progress] = field(default_factory=dict)
-    ahead: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
@@ -118,7 +116,6 @@ class Database:
             scripts = self._session.rows(queries.SCRIPTS, [product])
             releases = self._session.rows(queries.RELEASES, [product])
             statements = self._session.rows(queries.STATEMENTS, [product])
-            ahead = self._session.rows(queries.AHEAD, {"product": product})
         version, sequence, manifest = releases[0] if releases else (None, None, None)
         return LedgerState(
             dict(scripts),
@@ -127,8 +124,14 @@ class Database:
             sequence,
             manifest,
             _progress(statements),
-            tuple(ahead),
         )
+
+    def ahead(self, product: str) -> list[tuple[str, str]]:
+        """(version, script) of online scripts that are applied, of a release that is not."""
+        with server_words(DatabaseUnavailableError, "the ledger"):
+            if not self._has_ledger():
+                return []
+            return [(str(v), str(s)) for v, s in self._session.rows(queries.AHEAD, [product])]
 
     def scripts_of(self, manifest: Digest) -> tuple[ScriptRun, ...]:
         """The scripts that were applied from one release, in the order in which they ended."""

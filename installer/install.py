@@ -17,7 +17,7 @@ from installer.approval import Approved
 from installer.authors import require_authors
 from installer.backup import protect
 from installer.bundle import Bundle, ContentReader, Head
-from installer.change import Change, names_to_run, run_transaction
+from installer.change import Change, run_transaction
 from installer.clock import remember
 from installer.errors import (
     ApplicationError,
@@ -44,7 +44,10 @@ from installer.transaction import Origin, ScriptRun
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """One install: a verified release, the site that it is brought to, what is measured of it."""
+    """One install: a verified release, the site that it is brought to, what is measured of it.
+
+    `names` are the scripts that the release brings to this database, or has brought already.
+    """
 
     head: Head
     content: ContentReader
@@ -53,6 +56,14 @@ class Install:
     measure: Measure
     measured: Measurement
     report: Report
+    names: frozenset[str]
+
+    @property
+    def is_online(self) -> bool:
+        """Whether any of its scripts here runs outside of the transaction."""
+        database = self.site.manifest.database
+        scripts = database.scripts if database else ()
+        return any(script.online for script in scripts if script.name in self.names)
 
     @property
     def title(self) -> str:
@@ -101,7 +112,8 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
             measure = Measure(approved.receipt, machine.requirement.layers)
             origin = origin_of(release, machine, package, approved.customers)
             measured = Measurement(manifest, origin)
-            this = Install(bundle.head, content, site, machine, measure, measured, report)
+            names = frozenset(site.scripts_here(pending))
+            this = Install(bundle.head, content, site, machine, measure, measured, report, names)
             _change(this)
             switch(site, machine, report)
             _finish_online(this)
@@ -179,8 +191,7 @@ def _admit(
     if machine.requirement.signed_scripts and manifest.database:
         scripts = (*pending, *manifest.database.verify)
         require_authors(machine.policy, scripts, content, machine.keyring, int(time.time()))
-    done = site.database.scripts_of(manifest.digest) if site.database else ()
-    Measure(approved.receipt).require_scripts(names_to_run(done, pending))
+    Measure(approved.receipt).require_scripts(site.scripts_here(pending))
     if not machine.requirement.online:
         require_none_online(pending, machine.host.environment)
     if pending and site.database:  # last: what makes a restore point is let in
@@ -247,7 +258,7 @@ def _change_database(this: Install) -> None:
     change = this.change
     if change is None:
         this.measured.keep(this.site.state)
-    elif not _is_online(change):
+    elif not this.is_online:
         run_transaction(change)
     else:
         with change.database.held():
@@ -273,7 +284,7 @@ def _begin_online(this: Install, change: Change) -> None:
 def _finish_online(this: Install) -> None:
     """The online scripts that come after, on a database and an application that are switched."""
     change, measured = this.change, this.measured
-    if change is None or not _is_online(change):
+    if change is None or not this.is_online:
         return
     try:
         with change.database.held():
@@ -284,14 +295,6 @@ def _finish_online(this: Install) -> None:
         raise
     measured.later = runs[len(measured.earlier) + len(measured.runs) :]
     finish(this.site.state, end, runs, measured.ledger)
-
-
-def _is_online(change: Change) -> bool:
-    """Whether any script is online of those that this release brings, or has brought, here."""
-    done = [run.script for run in change.database.scripts_of(change.manifest.digest)]
-    names = {*done, *(script.name for script in change.plan())}
-    scripts = change.manifest.database.scripts if change.manifest.database else ()
-    return any(script.online for script in scripts if script.name in names)
 
 
 def _record_adoption(site: Site, origin: Origin, reason: str) -> None:

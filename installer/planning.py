@@ -73,6 +73,11 @@ def phases(
     return tuple(when[BEFORE]), tuple(when[None]), tuple(when[AFTER])
 
 
+def names_to_run(done: Iterable[str], pending: Iterable[Script]) -> list[str]:
+    """Names of the scripts of a release, in the order of its phases: done already, and pending."""
+    return [*done, *(script.name for phase in phases(pending) for script in phase)]
+
+
 def require_none_online(pending: Iterable[Script], environment: str) -> None:
     """Refuse scripts outside of the release's transaction.
 

@@ -98,11 +98,11 @@ ORDER BY id
 """
 # Online scripts of a release that comes after the newest one, and was not applied itself.
 AHEAD = """
-SELECT version, script FROM countersign.ledger WHERE product = %(product)s
-AND event = 'script applied' AND id > coalesce((SELECT max(id) FROM countersign.ledger
-    WHERE product = %(product)s AND event IN ('release applied', 'release adopted')), 0)
-AND manifest NOT IN (SELECT manifest FROM countersign.ledger
-    WHERE product = %(product)s AND event = 'release applied') ORDER BY id
+WITH own AS (SELECT * FROM countersign.ledger WHERE product = %s)
+SELECT version, script FROM own WHERE event = 'script applied'
+AND id > coalesce((SELECT max(id) FROM own
+    WHERE event IN ('release applied', 'release adopted')), 0)
+AND manifest NOT IN (SELECT manifest FROM own WHERE event = 'release applied') ORDER BY id
 """
 SCRIPTS_OF = """
 SELECT script, script_digest, milliseconds, rows FROM countersign.ledger

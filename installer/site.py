@@ -1,6 +1,6 @@
 """One product on this host: its database, its application folder, and what the host remembers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from installer.application import ApplicationFolder
 from installer.database import Database, LedgerState, connect
 from installer.machine import Machine
 from installer.manifest import Manifest, Script
-from installer.planning import pending_scripts, require_not_older
+from installer.planning import names_to_run, pending_scripts, require_not_older
 from installer.state import ProductState
 
 
@@ -25,10 +25,10 @@ class Site:
         """What the ledger says of the product; nothing stands without a database."""
         return self.database.state(self.manifest.product) if self.database else LedgerState({})
 
-    @property
-    def patience(self) -> int:
-        """Seconds that an install waits for other sessions of the database, in all."""
-        return self.database.patience if self.database else 0
+    def scripts_here(self, pending: Iterable[Script]) -> list[str]:
+        """Names of the release's scripts for this database: done already, and `pending`."""
+        done = self.database.scripts_of(self.manifest.digest) if self.database else ()
+        return names_to_run((run.script for run in done), pending)
 
     def is_committed(self) -> bool:
         """Whether the release stands: in the ledger, or where there is none, in the folder."""

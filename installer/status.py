@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from installer.application import ApplicationFolder
-from installer.database import APPLIED, STARTED, LedgerState
+from installer.database import APPLIED, STARTED, Database, LedgerState, connect
 from installer.errors import (
     ApplicationError,
     ConfigurationError,
@@ -49,26 +49,36 @@ def status(product: str, machine: Machine) -> Status:
     state = ProductState(machine.state / product)
     installed, package = state.installed(), installed_version(product)
     if installed is None:
-        problem = _never_installed(product, package, state)
-        return Status(product, None, package, None, None, (problem,))
+        begun = _begun(product, machine)
+        problems = begun or (_never_installed(product, package, state),)
+        return Status(product, None, package, None, None, problems)
     with open_site(installed, state, machine) as site:
-        ledger = site.ledger().version
+        ledger = site.ledger()
         problems = (
-            *_interrupted(state, site.ledger()),
-            *_online_problems(site.ledger()),
+            *_interrupted(state, ledger),
+            *_online_problems(site.database, product),
             *_package_problems(installed, package),
-            *_ledger_problems(installed, site),
+            *_ledger_problems(installed, site, ledger),
             *_schema_problems(installed, site, machine),
             *_tree_problems(installed, site.folder),
         )
         current = site.folder.current_version() if site.folder else None
-    return Status(product, installed.version, package, ledger, current, problems)
+    return Status(product, installed.version, package, ledger.version, current, problems)
 
 
 def products_here(machine: Machine) -> list[str]:
     """Names of the products that this host knows of: also of those whose install was skipped."""
     packaged = {name for name in machine.host.applications if installed_version(name)}
     return sorted(packaged.union(products(machine.state)))
+
+
+def _begun(product: str, machine: Machine) -> tuple[InstallerError, ...]:
+    """Online scripts of a first release that failed: only the ledger of its database knows."""
+    problems: list[InstallerError] = []
+    for target in machine.host.databases.values():
+        with connect(target, "status") as database:
+            problems += _online_problems(database, product)
+    return tuple(problems)
 
 
 def _never_installed(product: str, package: str | None, state: ProductState) -> InstallerError:
@@ -94,15 +104,15 @@ def _interrupted(state: ProductState, ledger: LedgerState) -> list[InstallerErro
     return [NotSwitchedError(f"the install of {pending.title} was cut short")]
 
 
-def _online_problems(ledger: LedgerState) -> list[InstallerError]:
+def _online_problems(database: Database | None, product: str) -> list[InstallerError]:
     """Online scripts that were begun: the package that has them finishes them."""
+    if database is None:
+        return []
     problems: list[InstallerError] = [
-        OnlineUnfinishedError(
-            f"the online script {script} of {version} is applied, its release not"
-        )
-        for version, script in ledger.ahead
+        OnlineUnfinishedError(f"the online script {name} of {version} is applied, its release not")
+        for version, name in database.ahead(product)
     ]
-    for name, progress in ledger.unfinished.items():
+    for name, progress in database.state(product).unfinished.items():
         events = progress.statements
         done = sum(event == APPLIED for event in events.values())
         begun = [str(number) for number, event in events.items() if event == STARTED]
@@ -124,13 +134,12 @@ def _package_problems(installed: Manifest, package: str | None) -> list[Installe
     ]
 
 
-def _ledger_problems(installed: Manifest, site: Site) -> list[InstallerError]:
+def _ledger_problems(installed: Manifest, site: Site, ledger: LedgerState) -> list[InstallerError]:
     if site.database is None:
         return []
     problems: list[InstallerError] = []
     if (row := site.database.first_broken_row()) is not None:
         problems.append(PlanDivergedError(f"the ledger was changed: row {row} breaks its chain"))
-    ledger = site.ledger()
     if ledger.manifest != installed.digest:
         newest = f"'s newest release is {ledger.version}" if ledger.version else " has no release"
         problems.append(PlanDivergedError(f"the ledger{newest}, this host has {installed.version}"))

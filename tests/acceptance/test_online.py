@@ -163,6 +163,26 @@ def test_a_failure_before_the_transaction_leaves_the_old_release_and_is_told(
     assert ready.installer("status").returncode == 0
 
 
+def test_a_first_release_that_fails_in_an_online_script_is_named_by_status(
+    rpm_site: Site, developers: Developers
+) -> None:
+    allow(rpm_site, developers)
+    broken = ONLINE[BEFORE] + "ALTER TYPE mod ADD VALUE 'x';\n"
+    made = replace(draft(developers, "first-broken", before=broken), starts=("empty",))
+    package = developers.package(made)
+
+    upgrade(rpm_site, package, 37)
+
+    status = rpm_site.installer("status", "crm")
+    assert status.returncode == 37
+    assert f"the online script {BEFORE}: 2 of its statements are applied" in status.stdout
+    assert rpm_site.current() is None
+
+    rpm_site.sql("SET ROLE crm_owner; CREATE TYPE mod AS ENUM ()")
+    upgrade(rpm_site, package, 0)
+    assert rpm_site.installer("status").returncode == 0
+
+
 def test_a_failure_in_the_transaction_says_what_online_scripts_have_left(
     ready: Site, developers: Developers
 ) -> None:
