@@ -79,8 +79,10 @@ def _names(witnesses: Iterable[Witness]) -> tuple[str, ...]:
     )
 
 
-def database_sections(database: MeasuredDatabase, manifest: Manifest) -> Iterator[Section]:
-    """What happened to the database: scripts, objects, locks."""
+def database_sections(
+    database: MeasuredDatabase, manifest: Manifest, whole: str = "the receipt"
+) -> Iterator[Section]:
+    """What happened to the database: scripts, objects, locks; `whole` has what is cut."""
     name, took = printable(database.name), _duration(database.milliseconds)
     released = len(manifest.database.scripts) if manifest.database else 0
     yield Section(
@@ -93,7 +95,7 @@ def database_sections(database: MeasuredDatabase, manifest: Manifest) -> Iterato
         )
         or ("none: they had all been applied before",),
     )
-    changed = schema_changes(database.start, database.end)
+    changed = schema_changes(database.start, database.end, whole)
     yield Section(f"Database {name}: what changed in the schema", tuple(changed))
     yield Section(
         f"Database {name}: locks on what was there before, for at most {took}",

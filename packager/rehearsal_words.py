@@ -36,7 +36,7 @@ def sections(rehearsed: Rehearsed, manifest: Manifest) -> Iterator[Section]:
         f"lock table: {rehearsed.locks.words}",
     )
     yield Section(f"{manifest.title} from {printable(rehearsed.start)}", lines)
-    yield from database_sections(rehearsed.database, manifest)
+    yield from database_sections(rehearsed.database, manifest, "rehearsal.json")
 
 
 def document(rehearsed: Rehearsed) -> dict[str, Any]:
@@ -55,5 +55,5 @@ def document(rehearsed: Rehearsed) -> dict[str, Any]:
         "lock_entries": rehearsed.locks.entries,
         "lock_room": rehearsed.locks.room,
         "created": list(database.created),
-        "changes": list(schema_changes(database.start, database.end)),
+        "changes": list(schema_changes(database.start, database.end, None)),
     }

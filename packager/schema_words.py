@@ -16,7 +16,7 @@ from installer.receipt import Lock, MeasuredDatabase
 from packager.show import printable
 
 MOST_LINES = 200
-"""Of what changed in the schema; the receipt has all. New objects are the first to be cut."""
+"""Of what changed in the schema, for people. New objects are the first to be cut."""
 
 STRUCTURE, PRIVILEGES, OWNERS, COMMENTS = LAYERS
 LAYER_WORDS = {
@@ -82,17 +82,22 @@ class Entry:
             yield self.verb if change.layer == STRUCTURE else _verb(change), change
 
 
-def schema_changes(before: Schema, after: Schema) -> Iterator[str]:
+def schema_changes(
+    before: Schema, after: Schema, whole: str | None = "the receipt"
+) -> Iterator[str]:
     """How two schemas of the same major version differ, in lines.
+
+    `whole` is what has the lines that are cut; None: nothing is cut.
 
     Raises:
         SchemaDiffersError: the major versions differ.
     """
     entries = sorted(_entries(before, after), key=_place)
     lines = [line for entry in entries if not entry.is_told for line in _entry(entry)]
-    yield from lines[:MOST_LINES]
-    if len(lines) > MOST_LINES:
-        yield f"and {number(len(lines) - MOST_LINES, 'more line')}; the receipt has all"
+    most = MOST_LINES if whole else len(lines)
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"and {number(len(lines) - most, 'more line')}; {whole} has all"
     yield f"in all: {_counts(entries)}" if entries else "nothing"
 
 

@@ -2,7 +2,6 @@
 
 import io
 import lzma
-import re
 import subprocess
 from collections.abc import Iterator
 
@@ -10,27 +9,14 @@ import pytest
 
 from installer.bundle import ContentReader, Section
 from installer.database import connect
-from installer.host_file import DatabaseTarget
 from installer.manifest import Script
-from installer.transaction import Origin
-from installer.tree import Digest, digest_of
+from installer.tree import digest_of
 from packager import sqlcheck
 from packager.sqlcheck import check_script
 from tests.cluster import Cluster
+from tests.integration.test_database import ORIGIN, database_name, target
 
 pytestmark = pytest.mark.integration
-
-ORIGIN = Origin(
-    product="crm",
-    version="1.0",
-    sequence=1,
-    manifest=Digest("a" * 64),
-    signers=("developer Ada 0123",),
-    environment="QAT",
-    host="qat1",
-    package="crm-1.0-1.noarch",
-    installer="0.1.0",
-)
 
 PRODUCT = """
 SET ROLE crm_owner;
@@ -73,16 +59,11 @@ def install(conninfo: str, content: bytes) -> Script:
     script = Script("sql/1.sql", digest_of(content), len(content), cuts.runs, cuts.gaps)
     compressed = lzma.compress(content)
     reader = ContentReader(Section(io.BytesIO(compressed), 0, len(compressed)), (script,))
-    target = DatabaseTarget("crm", conninfo, "crm_owner", "public", 1, 0, 1)
-    with connect(target, "test") as database, database.transaction() as transaction:
+    with connect(target(conninfo), "test") as database, database.transaction() as transaction:
         run = transaction.run(script, reader)
         transaction.settle_constraints()
         transaction.record("applied", ORIGIN, (run,))
     return script
-
-
-def name_in(conninfo: str) -> str:
-    return re.search(r"dbname=(\w+)", conninfo)[1]  # type: ignore[index]
 
 
 @pytest.fixture
@@ -100,12 +81,12 @@ def test_a_dump_with_its_rows_makes_the_database_that_it_is_from(
     cluster: Cluster, database: str, source: str, run_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlcheck, "RUN_SIZE", run_size)
-    cluster.psql("GRANT CREATE ON SCHEMA public TO crm_owner", name_in(database))
+    cluster.psql("GRANT CREATE ON SCHEMA public TO crm_owner", database_name(database))
     content = dump(cluster, source)
 
     script = install(database, content)
 
-    assert dump(cluster, name_in(database)) == content
+    assert dump(cluster, database_name(database)) == content
     rows = [gap.copy for gap in script.gaps if gap.copy]
     assert [copy.table for copy in rows] == [
         '"Verkauf;"."Größe;"',
@@ -123,7 +104,7 @@ def test_rows_as_csv_are_those_that_psql_reads(cluster: Cluster, database: str) 
         b"b;a\r\n|x;|| y|;1\r\nnone;2\r\n\\.\r\n"
         b"UPDATE t SET a = a + 1;\r\n"
     )
-    name = name_in(database)
+    name = database_name(database)
     cluster.psql("GRANT CREATE ON SCHEMA public TO crm_owner", name)
     install(database, content)
     installed = cluster.psql("TABLE t", name)

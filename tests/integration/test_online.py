@@ -23,10 +23,8 @@ from installer.errors import (
 from installer.manifest import (
     ConcurrentIndex,
     Content,
-    Manifest,
     Online,
     Script,
-    Source,
 )
 from installer.manifest import Database as Scripts
 from installer.online import run_after, run_before
@@ -36,6 +34,7 @@ from installer.receipts import Measurement
 from installer.tree import Digest, digest_of
 from tests.cluster import Cluster
 from tests.integration.test_database import ORIGIN, database_name, target
+from tests.manifests import a_manifest
 
 pytestmark = pytest.mark.integration
 
@@ -87,14 +86,8 @@ def change_of(database: Database, *scripts: tuple[Script, bytes]) -> Change:
     blobs = tuple(made for made, _ in scripts)
     compressed = lzma.compress(b"".join(content for _, content in scripts))
     scripts_of = Scripts("crm", blobs, ())
-    manifest = Manifest(
+    manifest = a_manifest(
         digest=digest_of("".join(made.digest for made in blobs).encode()),
-        product="crm",
-        version="1.0",
-        sequence=1,
-        summary="One",
-        source=Source("git", "v1", "0" * 40, 1),
-        application=None,
         database=scripts_of,
         content=Content("xz", digest_of(compressed), len(compressed)),
     )

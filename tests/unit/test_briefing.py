@@ -250,6 +250,9 @@ def test_lost_changed_added_new_is_the_order_and_new_objects_are_the_first_to_be
         "and 4 more lines; the receipt has all",
         "in all: dropped 1 table, 1 view; changed 1 function; added 1 trigger; created 5 tables",
     ]
+    schemas = schema_of(15, before), schema_of(15, after)
+    assert "and 4 more lines; rehearsal.json has all" in schema_changes(*schemas, "rehearsal.json")
+    assert list(schema_changes(*schemas, None)) == lines  # which is what that has
 
 
 def test_nothing_is_called_nothing() -> None:

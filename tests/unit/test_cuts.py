@@ -9,17 +9,15 @@ from installer.manifest import (
     Application,
     Blob,
     ConcurrentIndex,
-    Content,
     Copy,
     Database,
-    Manifest,
     Online,
     Patch,
     Script,
-    Source,
 )
 from installer.tree import Digest, digest_of
 from packager.sqlcheck import CutsError, check_script, require_cuts
+from tests.manifests import a_manifest
 
 SCRIPT = b"-- c\nCREATE TABLE t ();\nCOPY t (a) FROM stdin;\n1\n\\.\nSELECT 1;\nSELECT 2;\n"
 ONLINE = b"UPDATE t SET a = 1;\nCREATE INDEX CONCURRENTLY i ON t (a);\n"
@@ -47,17 +45,9 @@ def require(*scripts: Script, patches: tuple[Patch, ...] = ()) -> list[str]:
         read.append(blob.name)
         return contents[blob.name]
 
-    nothing = Digest("0" * 64)
-    manifest = Manifest(
-        digest=nothing,
-        product="crm",
-        version="1.0",
-        sequence=1,
-        summary="CRM",
-        source=Source("git", "v1", "0" * 40, 0),
+    manifest = a_manifest(
         application=Application("/opt/crm", {}, patches),
         database=Database("crm", scripts[:1], scripts[1:]),
-        content=Content("xz", nothing, 1),
     )
     require_cuts(manifest, content)
     return read

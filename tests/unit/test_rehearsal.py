@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from installer.fingerprint import schema_of
-from installer.manifest import Content, Database, Manifest, Rehearsal, Source
+from installer.manifest import Database, Rehearsal
 from installer.tree import Digest
 from packager.errors import RehearsalError
 from packager.rehearsal import Standing, require_no_op, way_out
 from packager.rehearsed import Record, merged
 from packager.show import rehearsal_words
+from tests.manifests import a_manifest
 
 BEFORE = schema_of(15, [["structure", "table", "public.a", "(i)"]])
 AFTER = schema_of(15, [["structure", "table", "public.a", "(i, j)"]])
@@ -64,17 +65,7 @@ def test_nothing_stays_of_another_release_or_major_version(before: Record | None
 
 def test_a_manifest_says_in_words_how_it_was_rehearsed() -> None:
     database = Database("crm", (), ())
-    manifest = Manifest(
-        digest=D,
-        product="crm",
-        version="1.0",
-        sequence=1,
-        summary="One",
-        source=Source("git", "v1", "0" * 40, 1),
-        application=None,
-        database=database,
-        content=Content("xz", D, 1),
-    )
+    manifest = a_manifest(database=database)
     rehearsal = Rehearsal(15, ("empty", "v1\x1b[31m"))
     said = replace(manifest, database=replace(database, rehearsal=rehearsal))
 

@@ -8,19 +8,17 @@ from installer.bundle import Bundle, Head, Section
 from installer.manifest import (
     Accepted,
     Application,
-    Content,
     Database,
-    Manifest,
     Online,
     Patch,
     Script,
-    Source,
 )
 from installer.tree import Digest, Entry, by_path
 from packager import show
 from packager.package_reader import PackageInfo
 from packager.project import Project
 from packager.release import Release
+from tests.manifests import a_manifest
 
 NOT_ONE = "This release is not one transaction"
 D, OTHER = Digest("0" * 64), Digest("1" * 64)
@@ -59,17 +57,7 @@ def test_a_long_list_of_changes_is_cut_short() -> None:
 BEFORE = Script("sql/1.sql", D, 9, (0,), online=Online("before", repeat=True, indexes=()))
 PLAIN = Script("sql/2.sql", D, 9, (0, 3))
 AFTER = Script("sql/3.sql", D, 9, (0, 3), online=Online("after", repeat=False, indexes=()))
-MANIFEST = Manifest(
-    digest=D,
-    product="crm",
-    version="1.0",
-    sequence=1,
-    summary="CRM",
-    source=Source("git", "v1", "0" * 40, 0),
-    application=None,
-    database=Database("crm", (BEFORE, PLAIN, AFTER), ()),
-    content=Content("xz", D, 1),
-)
+MANIFEST = a_manifest(database=Database("crm", (BEFORE, PLAIN, AFTER), ()))
 SPEC = Project(
     file=Path("release.toml"),
     name="crm",
