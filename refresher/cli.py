@@ -106,7 +106,8 @@ def _configuration(file: Path) -> Configuration:
     try:
         return parse_configuration(file.read_bytes(), file.name)
     except OSError as error:
-        raise RefreshFileError(f"{file}: {error.strerror}") from None
+        way = "; `countersign refresh init` writes one"
+        raise RefreshFileError(f"{file}: {error.strerror}{way}") from None
 
 
 def _tell(text: str) -> None:

@@ -20,6 +20,12 @@ class RefreshFileError(ConfigurationError):
     hint = "Correct refresh.toml; docs/how-to/refresh-qat.md describes every key."
 
 
+class NoReportError(RefreshFileError):
+    """There is no report to show."""
+
+    hint = "`countersign refresh run` writes one, into the folder that --output names."
+
+
 class WrongWayError(RefreshError):
     """The target may not be written: it is production, the source itself, or newer than it."""
 

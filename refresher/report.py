@@ -17,7 +17,7 @@ from installer.host_key import FOLDER as KEY_FOLDER
 from installer.host_key import HostKey
 from installer.machine import STATE
 from installer.report import printable
-from refresher.errors import NotKeptError, RefreshFileError
+from refresher.errors import NoReportError, NotKeptError, RefreshFileError
 from refresher.safeguards import Identity
 
 FOLDER = Path("refresh-reports")
@@ -100,11 +100,11 @@ def last_report(folder: Path, database: str) -> dict[str, Any]:
     """The newest report about a database.
 
     Raises:
-        RefreshFileError: the folder has none.
+        NoReportError: the folder has none.
     """
     found = sorted(folder.glob(f"{database}-{'[0-9]' * 14}.json"))
     if not found:
-        raise RefreshFileError(f"{folder} has no report about {database!r} yet")
+        raise NoReportError(f"{folder} has no report about {database!r} yet")
     document: dict[str, Any] = json.loads(found[-1].read_bytes())
     return document
 
