@@ -22,6 +22,7 @@ from installer.errors import (
 )
 from installer.fingerprint import Schema
 from installer.host_file import DatabaseTarget
+from installer.quoting import quoted
 from installer.receipt import Retry
 from installer.runs import Part
 from installer.session import ServerError, Session
@@ -31,7 +32,6 @@ from installer.transaction import (
     Transaction,
     failure,
     milliseconds_since,
-    quoted,
     read_schema,
     server_words,
 )

@@ -23,8 +23,9 @@ from installer.errors import (
 from installer.fingerprint import Schema
 from installer.manifest import AFTER, BEFORE, ConcurrentIndex, Script
 from installer.planning import phases
+from installer.quoting import literal
 from installer.runs import AT_TOP_LEVEL, SETTING, Part, whole
-from installer.transaction import ScriptRun, Transaction, literal, milliseconds_since
+from installer.transaction import ScriptRun, Transaction, milliseconds_since
 from installer.tree import Digest
 
 MOST_BATCHES = 100_000

@@ -35,6 +35,7 @@ from installer.errors import (
 from installer.fingerprint import SETTINGS, Schema, schema_of
 from installer.host_file import DatabaseTarget
 from installer.manifest import Copy, Script
+from installer.quoting import literal, quoted
 from installer.receipt import Lock, Retry
 from installer.runs import FOR_PSQL, INSERT_ROWS, RUN_SCRIPT, Cut, Part, cuts, place
 from installer.session import ServerError, Session
@@ -302,20 +303,9 @@ def server_words(refusal: type[InstallerError], what: str) -> Iterator[None]:
         raise refusal(f"{what}: {error}") from None
 
 
-def quoted(identifier: str) -> str:
-    """An identifier as SQL has it."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
 def milliseconds_since(started: float) -> int:
     """Whole milliseconds since `time.monotonic()` was `started`."""
     return round((time.monotonic() - started) * 1000)
-
-
-def literal(text: str) -> str:
-    """A string constant, whatever standard_conforming_strings is."""
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{escaped}'"
 
 
 def _array(texts: Sequence[str]) -> bytes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
+from installer.quoting import quoted
 from packager import keeper
 from packager.errors import ToolError
 from packager.tools import PATH, run
@@ -82,16 +83,16 @@ class Scratch:
         One that there is of this name is dropped.
         """
         self._administer(
-            f"DROP DATABASE IF EXISTS {_quoted(name)}",
-            f"CREATE DATABASE {_quoted(name)} OWNER {_quoted(self.owner)}",
-            f"GRANT CREATE ON DATABASE {_quoted(name)} TO {LOGIN}",
+            f"DROP DATABASE IF EXISTS {quoted(name)}",
+            f"CREATE DATABASE {quoted(name)} OWNER {quoted(self.owner)}",
+            f"GRANT CREATE ON DATABASE {quoted(name)} TO {LOGIN}",
         )
         return self.connection(name)
 
     def make_roles(self, roles: Iterable[str]) -> None:
         """Make the login role, the owner role, and `roles`, which nobody logs in as."""
-        others = (f"CREATE ROLE {_quoted(role)}" for role in roles if role != self.owner)
-        owner = _quoted(self.owner)
+        others = (f"CREATE ROLE {quoted(role)}" for role in roles if role != self.owner)
+        owner = quoted(self.owner)
         self._administer(
             f"CREATE ROLE {owner}", f"CREATE ROLE {LOGIN} LOGIN IN ROLE {owner}", *others
         )
@@ -196,7 +197,3 @@ def _account() -> pwd.struct_passwd | None:
         return None
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
     return next(known[name] for name in ACCOUNTS if name in known)
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'

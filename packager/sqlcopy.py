@@ -14,6 +14,7 @@ from pglast import ast
 from pglast.parser import parse_sql
 
 from installer.manifest import COPY_OPTIONS, Copy, Gap
+from installer.quoting import quoted
 from packager.sqlproblem import Problem, next_line
 from packager.sqlrules import LONGEST, Offence, reads_stdin
 
@@ -84,11 +85,6 @@ def rows_behind(content: bytes, copy: slice) -> tuple[Gap | None, int, list[Prob
     wrong += _not_utf8(content, begun, stop)
     made = _copy(content[copy.start : end], stop - begun)
     return Gap(begun, behind, made) if begun < behind else None, behind, wrong
-
-
-def quoted(*names: str) -> str:
-    """A name, or one that is qualified, as SQL has it whatever the names are."""
-    return ".".join('"{}"'.format(name.replace('"', '""')) for name in names if name)
 
 
 def _copy(statement: bytes, size: int) -> Copy | None:

@@ -14,8 +14,8 @@ from pglast import ast
 from pglast.parser import parse_sql
 
 from installer.manifest import ConcurrentIndex, Online
+from installer.quoting import quoted
 from installer.runs import AT_TOP_LEVEL, SETTING
-from packager.sqlcopy import quoted
 from packager.sqlrules import LONGEST, ONE_STATEMENT, ONE_TRANSACTION, ONLINE, Offence, reads_stdin
 
 TOO_LONG = Offence(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from refresher.keyed import bound, literal
+from installer.quoting import literal
+from refresher.keyed import bound
 
 Leaf = TypeVar("Leaf")
 

@@ -14,6 +14,8 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 
+from installer.quoting import literal
+
 KEY_SETTING = "countersign.mask_key"
 KEY_BYTES = 32
 ROUNDS = 4
@@ -22,12 +24,6 @@ ROUNDS = 4
 _BLOCK = 64  # of SHA-256, in bytes (FIPS 180-4)
 _INNER, _OUTER = 0x36, 0x5C  # RFC 2104, section 2
 _EMPTY = "decode('', 'hex')"
-
-
-def literal(text: str) -> str:
-    """A constant in SQL, whatever standard_conforming_strings is."""
-    doubled = text.replace("'", "''")
-    return "E'" + doubled.replace("\\", "\\\\") + "'" if "\\" in text else f"'{doubled}'"
 
 
 def digest(domain: str, purpose: str, message: str) -> str:

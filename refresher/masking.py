@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from installer.quoting import quoted
 from refresher.classification import masked_columns, require_classified, rules_of
 from refresher.errors import RefreshFileError, UnclassifiedError
 from refresher.masks import expression
-from refresher.model import Catalog, Column, TableName, quoted
+from refresher.model import Catalog, Column, TableName
 from refresher.rules import Rule, Rules
 
 Selected = Mapping[TableName, Mapping[str, str]]

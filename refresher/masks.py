@@ -12,10 +12,10 @@ Rules:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from installer.quoting import literal, quoted
 from refresher import documents, keyed
 from refresher.errors import UnclassifiedError
-from refresher.keyed import literal
-from refresher.model import Column, quoted
+from refresher.model import Column
 from refresher.rules import OPTIONS, Rule
 
 BITS = {"smallint": 15, "integer": 31, "bigint": 63}

@@ -5,10 +5,7 @@ Names are bare here, and quoted where they become SQL: `TableName.sql`, `quoted`
 
 from dataclasses import dataclass
 
-
-def quoted(name: str) -> str:
-    """The identifier in SQL, quoted always. PostgreSQL, "Identifiers and Key Words"."""
-    return '"' + name.replace('"', '""') + '"'
+from installer.quoting import quoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from installer.quoting import quoted
 from refresher.catalog import ExtensionTable, Source
-from refresher.model import Column, Table, TableName, quoted
+from refresher.model import Column, Table, TableName
 
 LARGE = 512 * 1024 * 1024
 """Bytes of a piece of a large table, at least: below that it goes through one stream, frozen."""

@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer.quoting import literal
 from installer.session import Session
 from refresher.catalog import Source
 from refresher.clients import Endpoint, Running
 from refresher.model import TableName
-from refresher.stream import literal
 
 SERVICE = "--dbname=service=countersign"
 # A restored database has what the source has, but not where a host keeps it, nor who hears of it.

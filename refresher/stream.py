@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from threading import Thread
 from typing import IO
 
+from installer.quoting import literal
 from refresher.clients import Endpoint, Process, Running, server_words
 from refresher.errors import CopyError
 from refresher.pieces import Piece, Stream
@@ -59,12 +60,6 @@ def _load(piece: Piece, form: str) -> str:
     if not piece.frozen:
         return f"COPY {piece.into} FROM STDIN ({form});"
     return f"TRUNCATE ONLY {piece.table.sql}; COPY {piece.into} FROM STDIN ({form}, FREEZE);"
-
-
-def literal(text: str) -> str:
-    """A string constant, whatever standard_conforming_strings is."""
-    quoted = text.replace("'", "''")
-    return f"E'{quoted.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{quoted}'"
 
 
 def _write(process: Process, parts: Iterable[str]) -> None:

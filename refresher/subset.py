@@ -26,10 +26,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from installer.quoting import quoted
 from installer.settings import nearest
 from refresher.errors import RefreshFileError
 from refresher.limit import Follow, Limit, Reference, Subset
-from refresher.model import Catalog, ForeignKey, Table, TableName, quoted
+from refresher.model import Catalog, ForeignKey, Table, TableName
 
 LEDGER = "countersign"
 """The schema that says which releases a database has."""

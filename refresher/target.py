@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from installer.quoting import literal, quoted
 from installer.session import ServerError, Session
 from refresher.catalog import Locale
 from refresher.errors import NotReadyError, TargetError
-from refresher.model import quoted
-from refresher.stream import literal
 
 LOCK = 0x7265667265736800  # "refresh" in ASCII: one refresh at a time of a database
 TRIES = 10

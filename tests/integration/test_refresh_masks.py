@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from installer.quoting import literal, quoted
 from installer.session import ServerError, Session
 from refresher.catalog import read_source
 from refresher.classification import require_classified
-from refresher.keyed import literal
 from refresher.masks import expression
-from refresher.model import Column, TableName, quoted
+from refresher.model import Column, TableName
 from refresher.rules import Rule
 from refresher.suggestions import suggestions
 from tests.cluster import Cluster

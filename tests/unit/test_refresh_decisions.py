@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from installer.quoting import literal
 from refresher import pieces
 from refresher.catalog import in_order
 from refresher.clients import Endpoint, server_words, start_options
@@ -17,7 +18,7 @@ from refresher.model import Column, Table, TableName
 from refresher.pieces import Piece, copied, pieces_of, streams
 from refresher.report import last_report
 from refresher.safeguards import Identity, require_right_way
-from refresher.stream import literal, script
+from refresher.stream import script
 from refresher.target import Names
 
 FILE = """
