@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and what was tested, at the top of the report."""
 
+import signal
 from collections.abc import Iterator
 from subprocess import run
 
@@ -8,6 +9,9 @@ import pytest
 from tests.cluster import Cluster, private_cluster
 
 TOOLS = (("rpm", "--version"), ("dnf", "--version"), ("git", "--version"), ("gpg", "--version"))
+
+# A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
