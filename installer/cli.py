@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 
 from installer import __version__
 from installer import machine as host
-from installer.errors import InstallerError
+from installer.errors import InstallerError, LedgerTamperedError
 from installer.machine import Machine, load_machine
 from installer.packages import open_release
 from installer.report import Report, printable
@@ -264,6 +265,43 @@ def history(session: Session, product: str | None, database: str | None) -> None
     session.show([_as_line(row) for row in rows] or ["the ledger is empty"], ledger=rows)
 
 
+@cli.command()
+@click.argument("product", required=False)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the auditor's bundle of the one database to this file, a tar archive.",
+)
+@click.pass_obj
+def audit(session: Session, product: str | None, output: Path | None) -> None:
+    """Compare the ledger with its own chain, and with receipts and memory of this host.
+
+    Of the database of PRODUCT, or of all. Exits with 42 where rows were changed, cut or set back.
+    """
+    from installer.audit import Scene, audit_lines, database_of
+    from installer.audit import audit as audit_database
+    from installer.audit_export import write_bundle
+
+    _require_root("this command reads what only root can")
+    machine = session.machine()
+    scene = Scene(machine, int(time.time()))
+    names = [database_of(product, machine)] if product else list(machine.host.databases)
+    if output is None:
+        found = [audit_database(name, scene) for name in names]
+    elif len(names) == 1:
+        try:
+            found = [write_bundle(output, names[0], product, scene)]
+        except OSError as error:
+            raise click.UsageError(f"{output} cannot be written: {error}") from None
+    else:
+        raise click.UsageError("a bundle is of one database: say which PRODUCT is meant")
+    session.show(
+        [line for item in found for line in audit_lines(item)] or ["this host has no database"],
+        databases=[item.facts for item in found],
+    )
+    sys.exit(LedgerTamperedError.exit_code if any(item.findings for item in found) else 0)
+
+
 @cli.command("rpm-pre", hidden=True)
 @click.argument("nevra")
 @click.argument("body", type=click.Path(path_type=Path))
@@ -389,6 +427,6 @@ def _with_local(machine: Machine, *, keep: bool) -> Machine:
     return replace(machine, host=replace(machine.host, applications=applications))
 
 
-def _require_root() -> None:
+def _require_root(why: str = "this command changes the host") -> None:
     if os.geteuid() != 0:
-        raise click.UsageError("this command changes the host: run it as root")
+        raise click.UsageError(f"{why}: run it as root")

@@ -22,6 +22,7 @@ from installer.errors import (
 )
 from installer.fingerprint import Schema
 from installer.host_file import DatabaseTarget
+from installer.ledger_chain import COLUMNS, Row
 from installer.quoting import quoted
 from installer.receipt import Retry
 from installer.runs import Part
@@ -29,6 +30,7 @@ from installer.session import ServerError, Session
 from installer.suitable import Server, require_suitable
 from installer.transaction import (
     ScriptRun,
+    ServerIdentity,
     Transaction,
     failure,
     milliseconds_since,
@@ -62,6 +64,15 @@ class LedgerState:
     sequence: int | None = None
     manifest: Digest | None = None
     unfinished: Mapping[str, Progress] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The ledger at one moment: in which server, since when this is that environment, all rows."""
+
+    server: ServerIdentity
+    since: str
+    rows: Iterator[Row]
 
 
 @contextmanager
@@ -151,6 +162,32 @@ class Database:
             if not self._has_ledger():
                 return []
             return self._session.records(queries.HISTORY, {"product": product})
+
+    @contextmanager
+    def ledger(self, environment: str) -> Iterator[Reading]:
+        """All rows of the ledger as they are at one moment; `environment` is the host's.
+
+        No function of the ledger's is called: whoever changed rows can change those, too.
+
+        Raises:
+            DatabaseUnavailableError: the connection was lost, or the rows cannot be read.
+        """
+        with server_words(DatabaseUnavailableError, "the ledger"):
+            self._session.execute(queries.BEGIN_READING)
+            try:
+                server = [value.decode() for value in self._session.execute(queries.IDENTITY)]
+                has_ledger, copied = self._has_ledger(), None
+                if has_ledger and self._session.one(queries.HAS_ENVIRONMENT):
+                    copied = self._session.one(queries.COPIED, [environment])
+                identity = ServerIdentity(self._target.name, *server)
+                yield Reading(identity, copied or "", self._rows() if has_ledger else iter(()))
+            finally:
+                self._session.rollback()
+
+    def _rows(self) -> Iterator[Row]:
+        self._session.rows(queries.LEDGER)
+        while found := self._session.rows(queries.NEXT_ROWS):
+            yield from (dict(zip((*COLUMNS, "hash"), row, strict=True)) for row in found)
 
     @property
     def target(self) -> DatabaseTarget:

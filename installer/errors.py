@@ -188,3 +188,13 @@ class NotSwitchedError(InstallerError):
     verdict = "is not wholly installed"
     state = "The database change stands; the application is still the old one."
     hint = "Run `countersign-install recover`: it finishes the switch."
+
+
+class LedgerTamperedError(InstallerError):
+    """The ledger is not what was written, or not what was outside of the database says it was."""
+
+    exit_code = 42
+    hint = (
+        "Keep the database, the receipts and this report as they are, and find out who restored or "
+        "changed what: docs/how-to/audit.md. Nothing was changed."
+    )

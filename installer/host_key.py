@@ -74,6 +74,10 @@ class HostKey:
         """The public key, armoured, for those who write policies."""
         return self._require(self._gpg("--armor", "--export")).stdout
 
+    def keyring(self) -> bytes:
+        """The public key in the form that gpgv reads; empty where there is no key."""
+        return self._require(self._gpg("--export")).stdout if self._home.is_dir() else b""
+
     def sign(self, data: bytes) -> bytes:
         """An armoured detached signature of `data`.
 

@@ -121,6 +121,20 @@ HISTORY = """
 SELECT * FROM countersign.ledger WHERE product = %(product)s::text OR %(product)s::text IS NULL
 ORDER BY id
 """
+BEGIN_READING = b"BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# The columns in the order of `installer.ledger_chain.COLUMNS`, each as it is hashed, and the hash.
+LEDGER = """
+DECLARE countersign_ledger NO SCROLL CURSOR FOR
+SELECT id, previous, pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    event, product, version, sequence, manifest, script, script_digest, statement, milliseconds,
+    rows, signers, environment, host, package, installer, detail, hash
+FROM countersign.ledger ORDER BY id
+"""
+NEXT_ROWS = "FETCH 1000 FROM countersign_ledger"
+COPIED = """
+SELECT pg_catalog.to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+FROM countersign.database WHERE environment = %s
+"""
 # In one value: psycopg takes as long for thousands of rows as the server does to find them.
 OBJECTS = """
 SELECT json_agg(json_build_array(layer, kind, name, definition)) FROM (%s) AS object

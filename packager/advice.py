@@ -5,9 +5,10 @@ Locks are about those that a host with an earlier release has yet to run.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from typing import TypeVar
 
 from installer.bundle import ContentReader, Section
 from installer.manifest import EMPTY, Script
@@ -16,6 +17,8 @@ from packager.locks import Effect, Lock, outside
 from packager.release import Release
 from packager.sqlcheck import RUN_SIZE
 from packager.sqllocks import effects
+
+T = TypeVar("T")
 
 MOST_LOCKS = 20
 """Locks that a terminal shows."""
@@ -53,13 +56,13 @@ def advise(release: Release) -> Advice:
     Raises:
         ToolError: squawk is missing or failed, and release.toml has a threshold for it.
     """
-    new, waiting = _new(release), _waiting(release)
+    new, waiting = new_scripts(release), _waiting(release)
     sql: dict[str, bytes] = {}
     found: dict[str, list[tuple[int, Effect]]] = {}
-    for script, content in _contents(release, new.union(*waiting)):
+    for script, content in contents(release, new.union(*waiting)):
         if script in new:
             sql[script.name] = _without_rows(script, content)[: LARGEST + 1]  # more is not read
-        found[script.name] = list(_effects(script, content))
+        found[script.name] = list(by_line(script, content, effects))
     online = {script.name for script in new if script.online}
     told = (told for scripts in waiting for told in _locks(scripts, found))
     return Advice(lint(sql, online, release.project.lint), _by_table(told))
@@ -100,7 +103,7 @@ def lines(advice: Advice) -> Iterator[tuple[str, str]]:
         yield "lock", f"and {more} more, which `countersign manifest` writes to report.json"
 
 
-def _new(release: Release) -> set[Script]:
+def new_scripts(release: Release) -> set[Script]:
     """The scripts that no starting point has."""
     return set.intersection(*(set(scripts) for scripts in release.pending.values()))
 
@@ -113,7 +116,7 @@ def _waiting(release: Release) -> list[tuple[Script, ...]]:
     return list(pending.values())
 
 
-def _contents(release: Release, wanted: Collection[Script]) -> Iterator[tuple[Script, bytes]]:
+def contents(release: Release, wanted: Collection[Script]) -> Iterator[tuple[Script, bytes]]:
     """The wanted scripts with their content, in the order of the release."""
     compressed = Section(BytesIO(release.compressed), 0, len(release.compressed))
     reader = ContentReader(compressed, release.manifest.blobs)
@@ -132,8 +135,10 @@ def _without_rows(script: Script, content: bytes) -> bytes:
     return b"".join([*parts, content[end:]])
 
 
-def _effects(script: Script, content: bytes) -> Iterator[tuple[int, Effect]]:
-    """The effects of a script's statements, each with the line of the statement."""
+def by_line(
+    script: Script, content: bytes, read: Callable[[str], Iterator[tuple[int, T]]]
+) -> Iterator[tuple[int, T]]:
+    """What `read` finds in the runs of a script, each with its line in place of its character."""
     ends = sorted({*script.runs, *(gap.start for gap in script.gaps), len(content)})
     line, counted = 1, 0
     for start in script.runs:
@@ -141,8 +146,8 @@ def _effects(script: Script, content: bytes) -> Iterator[tuple[int, Effect]]:
         counted, end = start, ends[bisect_right(ends, start)]
         if end - start <= RUN_SIZE:  # or else it is one statement, and too long for a tree
             text = content[start:end].decode()
-            for at, effect in effects(text):
-                yield line + text.count("\n", 0, at), effect
+            for at, found in read(text):
+                yield line + text.count("\n", 0, at), found
 
 
 def _locks(

@@ -14,6 +14,7 @@ from installer.manifest import Manifest
 from installer.tree import digest_of
 from packager.advice import advise, sections
 from packager.bundle_writer import write_bundle
+from packager.checks import run_checks
 from packager.errors import OutputError, SigningError
 from packager.formats import FORMATS
 from packager.formats.interface import BUNDLE, Order
@@ -81,12 +82,14 @@ def write_work(release: Release, output: Path) -> Path:
     Beside it is a report of what is to be told about the scripts.
 
     Raises:
+        InstallerError: a check of another program refuses the release.
         LintError: that is more than release.toml allows.
         OutputError: they cannot be written.
         ToolError: release.toml has a threshold, and squawk is missing or failed.
     """
     advice = advise(release)
     require_within(advice.lint, release.project.lint)
+    run_checks(release)
     folder = work_folder(output, release.manifest)
     files = {CONTENT: release.compressed, MANIFEST: release.raw}
     with temporary_folder(folder) as temporary:

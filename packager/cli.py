@@ -28,7 +28,9 @@ from packager.build import (
     work_folder,
     write_work,
 )
+from packager.checks import run_checks
 from packager.cli_approval import COMMANDS as APPROVAL_COMMANDS
+from packager.cli_audit import audit
 from packager.cli_options import (
     JSON,
     KEY,
@@ -144,6 +146,8 @@ def check(file: Path, output: Path) -> None:
         for signer in signatures:
             _good(f"signed by {signer.title}")
     _advise(release)
+    for words in run_checks(release):
+        _good(words)
 
 
 @commands.command(epilog=example("countersign plan | less"))
@@ -316,6 +320,7 @@ def repo(
 
 commands.add_command(policy_commands)
 commands.add_command(rehearse)
+commands.add_command(audit)
 for command in APPROVAL_COMMANDS:
     commands.add_command(command)
 

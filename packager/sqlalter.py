@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 from pglast import ast
 from pglast.enums import AlterTableType, ConstrType, ObjectType
+from pglast.parser import parse_sql, split
 
 from packager.locks import Lock, Mode, Name, Work
+from packager.sqlrules import LONGEST
 
 Tree: TypeAlias = Any
 """A node of pglast's, which says of each attribute that it may be missing."""
@@ -178,6 +180,20 @@ def referenced(root: Tree, statement: str) -> Iterator[Lock]:
     for constraint in all_of(root, ast.Constraint):
         if constraint.contype == ConstrType.CONSTR_FOREIGN:
             yield Lock(statement, name_of(constraint.pktable), Mode.SHARE_ROW_EXCLUSIVE)
+
+
+def trees(text: str, words: tuple[str, ...]) -> Iterator[tuple[int, Tree]]:
+    """The statements in `text` that begin with one of `words`, each with the character it is at.
+
+    `text` is whole statements that the parser accepts; one longer than LONGEST is left out.
+    """
+    lowered = text.lower()
+    if not any(word in lowered for word in words):
+        return
+    for place in split(text, only_slices=True):
+        statement = text[place]
+        if len(statement) <= LONGEST and statement.lower().startswith(words):
+            yield place.start, parse_sql(statement)[0].stmt
 
 
 def name_of(table: Tree) -> Name:

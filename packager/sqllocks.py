@@ -9,18 +9,16 @@ The rules are those of PostgreSQL's documentation: Explicit Locking (13.3), and 
 statements. tests/integration/test_locks.py runs each of them, and compares it with pg_locks.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pglast import ast
 from pglast.enums import ObjectType, ReindexObjectType
-from pglast.parser import parse_sql, split
+from pglast.parser import parse_sql
 
 from packager.locks import Effect, Lock, Mode, Name, Work
-from packager.sqlalter import TABLES, Tree, alter_table, name_of, referenced
-from packager.sqlrules import LONGEST
+from packager.sqlalter import TABLES, Tree, alter_table, name_of, referenced, trees
 
 # As in packager.sqljudge: only what may lock a table is worth a tree, or looking for where it is.
 _WORDS = (
@@ -34,7 +32,6 @@ _WORDS = (
     "truncate",
     "vacuum",
 )
-_BEGINS = re.compile(rf"(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 
 
 def effects(text: str) -> Iterator[tuple[int, Effect]]:
@@ -42,20 +39,18 @@ def effects(text: str) -> Iterator[tuple[int, Effect]]:
 
     `text` is whole statements that the parser accepts.
     """
-    lowered = text.lower()
-    if not any(word in lowered for word in _WORDS):
-        return
-    for place in split(text, only_slices=True):
-        statement = text[place]
-        if len(statement) <= LONGEST and _BEGINS.match(statement):
-            effect = effect_of(statement)
-            if effect != Effect():
-                yield place.start, effect
+    for at, root in trees(text, _WORDS):
+        effect = _effect(root)
+        if effect != Effect():
+            yield at, effect
 
 
 def effect_of(statement: str) -> Effect:
     """The effect of one statement."""
-    root: Tree = parse_sql(statement)[0].stmt
+    return _effect(parse_sql(statement)[0].stmt)
+
+
+def _effect(root: Tree) -> Effect:
     kind = type(root)
     return Effect(
         locks=_strongest(_LOCKS.get(kind, _none)(root)),

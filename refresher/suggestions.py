@@ -90,14 +90,25 @@ def section(catalog: Catalog) -> str:
     types = {(t.name, c.name): c.type for t in catalog.tables for c in t.columns}
     lines = []
     for table, columns in suggestions(catalog).items():
-        lines += ["", f"[columns.{_text(str(table))}]"]
+        lines += ["", heading(str(table))]
         for name, rule in columns.items():
-            key = name if _BARE_KEY.fullmatch(name) else _text(name)
             kind = " ".join(types[table, name].split())
             lines.append(
-                f"{key} = {_inline(rule)}" if rule else f'# {key} = {{ class = "…" }}  # {kind}'
+                f"{key(name)} = {_inline(rule)}"
+                if rule
+                else f'# {key(name)} = {{ class = "…" }}  # {kind}'
             )
     return "\n".join(lines[1:]) + "\n"
+
+
+def heading(table: str) -> str:
+    """The line below which a table's rules are; `table` is "schema.table"."""
+    return f"[columns.{_text(table)}]"
+
+
+def key(column: str) -> str:
+    """A column's name as TOML has it."""
+    return column if _BARE_KEY.fullmatch(column) else _text(column)
 
 
 def _followed(

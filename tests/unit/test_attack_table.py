@@ -10,7 +10,7 @@ from installer.errors import InstallerError
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/explanation/attacks.md"
-SECTIONS = ("Signatures and roles", "Promotion", "Application")
+SECTIONS = ("Signatures and roles", "Promotion", "Application", "Ledger")
 HEADING = "| attack | what happens | tests |"
 RULE = "| --- | --- | --- |"
 TEST = re.compile(r"`((?:unit|integration|acceptance)/test_\w+\.py)::(test_\w+)`")

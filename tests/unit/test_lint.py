@@ -12,9 +12,9 @@ from packager.advice import (
     Advice,
     ScriptLock,
     _by_table,
-    _effects,
     _locks,
     _without_rows,
+    by_line,
     lines,
     sections,
 )
@@ -23,6 +23,7 @@ from packager.lint import Finding, Lint, require_within
 from packager.lintrules import RULES, SETTLED
 from packager.locks import Effect, Lock, Mode
 from packager.project import LintSpec
+from packager.sqllocks import effects
 
 DROP = Finding("sql/2.sql", 7, 3, "ban-drop-column", "warning", "Dropping may break.", "")
 RENAME = replace(DROP, line=9, rule="renaming-column", words="Renaming too.", help="Do not.")
@@ -138,7 +139,7 @@ def test_the_rows_of_copy_are_no_sql_and_move_no_line() -> None:
     script = Script("sql/1.sql", digest_of(sql), len(sql), runs, (gap,))
 
     assert _without_rows(script, sql) == sql.replace(rows, b"\n\n\n")
-    assert [(line, effect.locks[0].table) for line, effect in _effects(script, sql)] == [
+    assert [(line, effect.locks[0].table) for line, effect in by_line(script, sql, effects)] == [
         (7, "t"),
         (7, "u"),
     ]
@@ -148,7 +149,7 @@ def test_lines_are_counted_in_runs_of_several_statements() -> None:
     sql = b"TRUNCATE a;\n\nTRUNCATE b;\nSELECT 1;\n/* \xc3\xa9\n*/ TRUNCATE c"
     script = Script("sql/1.sql", digest_of(sql), len(sql), (0, sql.index(b"SELECT")))
 
-    found = [(line, effect.locks[0].table) for line, effect in _effects(script, sql)]
+    found = [(line, effect.locks[0].table) for line, effect in by_line(script, sql, effects)]
 
     assert found == [(1, "a"), (3, "b"), (6, "c")]
 
@@ -158,7 +159,7 @@ def test_a_statement_that_is_a_run_of_its_own_for_its_length_is_left_out() -> No
     runs = (0, sql.index(b"INSERT"), sql.index(b"TRUNCATE b"))
     script = Script("sql/1.sql", digest_of(sql), len(sql), runs)
 
-    assert [effect.locks[0].table for _, effect in _effects(script, sql)] == ["a", "b"]
+    assert [effect.locks[0].table for _, effect in by_line(script, sql, effects)] == ["a", "b"]
 
 
 def test_the_lock_of_an_online_script_ends_with_its_statement() -> None:
@@ -183,4 +184,6 @@ def test_locks_are_told_once_and_table_by_table() -> None:
 
 
 def test_a_script_without_statements_locks_nothing() -> None:
-    assert list(_effects(Script("sql/1.sql", digest_of(b"-- drop"), 7, ()), b"-- drop")) == []
+    script = Script("sql/1.sql", digest_of(b"-- drop"), 7, ())
+
+    assert list(by_line(script, b"-- drop", effects)) == []
