@@ -1,7 +1,7 @@
 # Every target does the set-up it needs: make test, alone on a fresh machine, is enough.
-# Variables: RELEASE=path/to/release.toml (rpm, deb), ARGS='more arguments' (test, test-unit, bench),
-# PYTHON=/path/to/python3 (the Python that .venv is made with), REHEARSE='--role app' (rpm, deb: more
-# for countersign rehearse).
+# Variables: RELEASE=path/to/release.toml (rpm, deb), ARGS='more arguments' (test, test-unit, bench,
+# fuzz), PYTHON=/path/to/python3 (the Python that .venv is made with), REHEARSE='--role app' (rpm,
+# deb: more for countersign rehearse).
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
@@ -23,7 +23,7 @@ setup: ## Install what is missing: system packages (root or sudo) and .venv
 	@.ci/setup
 
 .PHONY: demo
-demo: setup ## Build, sign, install and upgrade an example product on three test hosts
+demo: setup ## Take an example product from a repository to four hosts, DEV and QAT made from PRD
 	@$(PYTHON_IN_VENV) -m examples.demo
 
 .PHONY: rpm
@@ -58,11 +58,15 @@ installer-deb: setup ## Build the DEB of countersign-install, for the hosts, in 
 
 .PHONY: test
 test: setup ## Run all tests: unit, integration (private PostgreSQL), acceptance (test hosts)
-	$(PYTEST) $(IN_PARALLEL) -m "not large" $(ARGS)
+	$(PYTEST) $(IN_PARALLEL) -m "not large and not soak" $(ARGS)
 
 .PHONY: test-large
 test-large: setup ## Run the tests that take minutes and gigabytes: a release of 1 GiB
 	$(PYTEST) -m large -s $(ARGS)
+
+.PHONY: soak
+soak: setup ## Cut installs short at every step, whoever is killed; takes an hour
+	$(PYTEST) $(IN_PARALLEL) -m soak $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no database, no tools and no root
@@ -70,7 +74,7 @@ test-unit: setup ## Run the tests that need no database, no tools and no root
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report the branches that none of them took
-	$(PYTEST) -m "not large" --cov --cov-report=term-missing $(ARGS)
+	$(PYTEST) -m "not large and not soak" --cov --cov-report=term-missing $(ARGS)
 
 .PHONY: check
 check: setup ## Check style, types, the import contracts and the shell scripts
@@ -84,6 +88,10 @@ check: setup ## Check style, types, the import contracts and the shell scripts
 .PHONY: bench
 bench: setup ## Time installing and building beside psql, rpmbuild and tar
 	$(PYTHON_IN_VENV) -m benchmarks $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz the readers of what a host did not write, for 10 minutes (ARGS='--seconds 3600')
+	$(PYTHON_IN_VENV) -m tests.fuzz $(ARGS)
 
 .PHONY: fresh
 fresh: ## Run make demo and make test, each in a bare Debian of its own (root; takes long)

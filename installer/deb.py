@@ -197,7 +197,10 @@ def _gnu_header(name: bytes, mode: int, size: int, time: int, kind: bytes) -> by
 def _long_name(deb: BinaryIO, part: Part) -> bytes:
     if part.size > MAX_NAME:
         raise MalformedError(f"a tar archive has a name of {part.size} bytes")
-    return read_part(deb, part).removesuffix(b"\0")
+    name = read_part(deb, part).removesuffix(b"\0")
+    if not name or b"\0" in name:  # others would read another name
+        raise MalformedError("a tar archive has a name that is empty or has a NUL in it")
+    return name
 
 
 def _read(deb: BinaryIO, offset: int, size: int) -> bytes:

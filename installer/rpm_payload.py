@@ -11,6 +11,7 @@ Formats: rpm, docs/manual/format_*.md; cpio, "newc", as rpm writes it.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,7 +110,6 @@ def _files(rpm: BinaryIO, payload: int) -> Iterator[tuple[str, int]]:
 
 
 def _hexadecimal(digits: bytes) -> int:
-    try:
-        return int(digits, 16)
-    except ValueError:
-        raise MalformedError("the package's payload is not a cpio archive") from None
+    if not re.fullmatch(rb"[0-9A-Fa-f]{8}", digits):  # int() would take a sign, too
+        raise MalformedError("the package's payload is not a cpio archive")
+    return int(digits, 16)

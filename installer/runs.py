@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from installer.errors import MalformedError
 from installer.excerpt import excerpt
 from installer.manifest import Gap, Script
 
@@ -77,8 +78,9 @@ AT_TOP_LEVEL = re.compile(
 """What PostgreSQL runs outside of a transaction only, and whose code it lets change no role."""
 SETTING = re.compile(r"(set|reset)\b", re.IGNORECASE)
 """What is for the session, and done again when a script goes on in another one."""
-_MARK = re.compile(r"/\*run (\d+)\*/")
-_ROW = re.compile(r"^COPY countersign_rows, line (\d+)", re.MULTILINE)
+# A script's own text can be in an error's context; int() does not take any number of digits.
+_MARK = re.compile(r"/\*run (\d{1,18})\*/")
+_ROW = re.compile(r"^COPY countersign_rows, line (\d{1,18})\b", re.MULTILINE)
 # PL/pgSQL refuses these before it executes them, so that the error's context has no mark.
 _REFUSED_BY_PLPGSQL = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:begin|start|commit|end|rollback|abort|savepoint|release|"
@@ -125,9 +127,19 @@ class Part:
         return self.offsets[-1] - len(self.content)
 
     def texts(self) -> list[str]:
-        """The runs as text."""
+        """The runs as text.
+
+        Raises:
+            MalformedError: one is not UTF-8, or ends within a character.
+        """
         places = (offset - self.start for offset in self.offsets)
-        return [self.content[start:end].decode() for start, end in pairwise(places)]
+        try:
+            return [self.content[start:end].decode() for start, end in pairwise(places)]
+        except UnicodeDecodeError:
+            raise MalformedError(
+                f"what a script has in the bytes {self.start} to {self.offsets[-1]} is not UTF-8, "
+                "or one of its statements ends within a character"
+            ) from None
 
     @property
     def next_line(self) -> int:

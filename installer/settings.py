@@ -6,12 +6,16 @@ of another type. A key that a newer version knows may carry a condition that thi
 
 import re
 import tomllib
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import NoReturn, Self, TypeVar, cast
 
 from installer.errors import ConfigurationError
+
+MAX_DEPTH = 16
+MAX_INTEGER = 2**63 - 1
+"""What TOML has to hold (TOML 1.0.0, "Integer"); Python's reader takes any number of digits."""
 
 T = TypeVar("T")
 
@@ -29,12 +33,31 @@ def load_toml(text: bytes, name: str) -> "Table":
     """The file called `name`, whose content is `text`.
 
     Raises:
-        ConfigurationError: it is not TOML.
+        ConfigurationError: it is not TOML, or nested deeply, or has an integer of over 64 bits.
     """
     try:
-        return Table(tomllib.loads(text.decode("utf-8")), name)
+        values = tomllib.loads(text.decode("utf-8"))
+        _require_bounded(values)
+        return Table(values, name)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: not TOML: {error}") from None
+
+
+def _require_bounded(values: object) -> None:
+    """Refuse, as a ValueError, what no message could repeat."""
+    level = [values]
+    for _ in range(MAX_DEPTH):
+        if any(type(value) is int and abs(value) > MAX_INTEGER for value in level):
+            raise ValueError("an integer has more than 64 bits")
+        level = [item for value in level for item in _inside(value)]
+    if level:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 class Table:
@@ -113,7 +136,10 @@ class Table:
         value = self._take(key, datetime)
         if value.tzinfo is None:
             self.refuse(f"{key} has no offset from UTC; write {value.isoformat()}Z")
-        return int(value.timestamp())
+        try:
+            return int(value.astimezone(UTC).timestamp())
+        except OverflowError:
+            self.refuse(f"{key} is {value.isoformat()}, which is in no year from 1 to 9999 in UTC")
 
     def tables(self, key: str) -> "dict[str, Table]":
         """The tables `[key.NAME]` by name; none where `key` is not given."""

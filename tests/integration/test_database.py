@@ -18,6 +18,7 @@ from installer.errors import (
     DatabaseUnavailableError,
     DigestError,
     LockedError,
+    MalformedError,
     OutcomeUnknownError,
     ScriptFailedError,
 )
@@ -318,6 +319,33 @@ def test_a_large_script_whose_digest_is_wrong_is_taken_back(
         apply(connection, (replace(made, digest=Digest("0" * 64)), content))
 
     assert tables(cluster, database) == ""
+
+
+def test_a_number_without_end_in_a_script_that_fails_is_no_line(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    nines = "9" * 5000  # more than int() takes; the server repeats the statement in its answer
+    text = f"SELECT 1/0 /*\nCOPY countersign_rows, line {nines}\nrun {nines}*/;\n"
+
+    with pytest.raises(ScriptFailedError, match=r"^sql/1\.sql:1: division by zero$"):
+        apply(connection, script("sql/1.sql", "CREATE TABLE a ();\n" + text))
+
+    assert tables(cluster, database) == ""
+
+
+def test_a_run_that_ends_within_a_character_is_refused_and_all_is_rolled_back(
+    cluster: Cluster, database: str, connection: Database
+) -> None:
+    made, _ = script("sql/2.sql", "SELECT 'é'")
+    cut = replace(made, runs=(0, 9))
+    compressed = lzma.compress("SELECT 'é'".encode())
+    reader = ContentReader(Section(io.BytesIO(compressed), 0, len(compressed)), (cut,))
+
+    with pytest.raises(MalformedError, match="bytes 0 to 11 is not UTF-8, or one of its"):
+        apply(connection, script("sql/1.sql", "CREATE TABLE a ();\n"), (cut, reader))
+
+    assert tables(cluster, database) == ""
+    assert connection.state("crm").applied == {}
 
 
 def test_an_error_inside_a_function_names_the_statement_that_called_it(

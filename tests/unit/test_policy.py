@@ -352,6 +352,8 @@ def test_what_a_retired_developer_signed_may_still_be_required() -> None:
         (policy_with(identity("not_after = 2026-01-01T00:00:00")), "write 2026-01-01T00:00:00Z"),
         (policy_with(identity("not_after = 2026-01-01")), "not_after must be a date and time"),
         (policy_with(identity("not_before = '2026-01-01T00:00:00Z'")), "must be a date and time"),
+        (policy_with(identity("not_after = 0001-01-01T00:00:00+01:00")), "in no year from 1 to"),
+        (policy_with(identity("not_before = 9999-12-31T23:59:59-01:00")), "in no year from 1 to"),
         (
             policy_with(
                 identity("not_before = 2026-01-02T00:00:00Z\nnot_after = 2026-01-01T00:00:00Z")
