@@ -1,41 +1,36 @@
 """The whole story, from a repository to production: `make demo`.
 
-A release engineer builds and two developers sign. QAT is a copy of PRD, made with pg_dump and
-pg_restore; it installs the release and signs a receipt of what it measured. PRD refuses the very
-same package until the customer has approved it, then does exactly what QAT did. PRD drifts by one
-index made by hand, and the next release is refused, naming it. Then packages that must not get in.
-A Debian host in production does the same with DEBs. All tools are real. The hosts are overlays of
-this machine, each with a PostgreSQL cluster of its own, and are gone at the end.
+A release engineer builds and two developers sign. When PRD is in use, QAT is made anew as a copy of
+it, and DEV as a part of it with nobody's data. The next release goes to DEV, and to QAT, which
+signs a receipt of what it measured. PRD refuses the very same package until the customer has
+approved it, then does exactly what QAT did. PRD drifts by one index made by hand, and the next
+release is refused, naming it. Then packages that must not get in. A Debian host in production does
+the same with DEBs. All tools are real. The hosts are overlays of this machine, each with a
+PostgreSQL cluster of its own, and are gone at the end.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from subprocess import CompletedProcess
 
 from examples.product import BROKEN, RELEASES, check_out, create_repository
+from examples.refreshing import Refreshing, new_key
+from examples.telling import chapter, refused, say, shown_lines, succeed
 from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from tests.developers import Developers
 from tests.frontends import DPKG, RPM, FrontEnd
-from tests.hosts.cluster import SOCKETS, program
 from tests.keys import Keyring
-from tests.promotion import make_key
-from tests.sites import SET_UP_DATABASE, Site
+from tests.promotion import RECEIPTS, make_key
+from tests.sites import Site
 
-BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 PACKAGE_KEY = "/etc/pki/rpm-gpg/crm"
-RECEIPTS = "/var/lib/countersign/receipts"
-NOISE = (
-    "rpm: RPM should not be used",  # Debian's rpm says this of itself at every call
-    "rpm: However assuming",
-    "debconf: ",  # there is no terminal to ask on, and nothing to ask
-    "dpkg-preconfigure: ",
-    "(Reading database",
-)
+HOSTS = (("dev", "DEV", RPM), ("qat", "QAT", RPM), ("prd", "PRD", RPM), ("debian", "PRD", DPKG))
+DEVELOPMENT, NEXT = "[require.DEV]\ndeveloper = 1\n\n", "[require.QAT]"
+"""What is added to a policy by hand, and before what: the command writes of QAT and PRD."""
 
 
 def main() -> int:
@@ -66,7 +61,7 @@ class Demo:
     def run(self) -> None:
         """Tell the story."""
         chapter("The developers: a git repository with tagged releases, and two keys")
-        create_repository(self.repository, self.package_key)
+        create_repository(self.repository, self.package_key, new_key(self.folder))
         say("Ada and Grace sign releases; one more key signs packages, for rpm and dnf.")
         installer = build_installer(self.folder)
         build_installer_deb(self.folder)
@@ -74,15 +69,14 @@ class Demo:
         say("What a sysadmin can see of a package before installing it:")
         shown_lines(self.developers.countersign("show", second).stdout)
         with ExitStack() as stack:
-            qat, prd, debian = (
-                stack.enter_context(self.host(installer, *host))
-                for host in (("qat", "QAT", RPM), ("prd", "PRD", RPM), ("debian", "PRD", DPKG))
+            dev, qat, prd, debian = (
+                stack.enter_context(self.host(installer, *host)) for host in HOSTS
             )
-            self.agree(qat, prd, debian)
-            self.first_release(qat, prd, first)
-            self.copy_of_production(qat, prd)
-            self.countersigned(qat, prd, second)
-            self.drift(qat, prd, third)
+            self.agree(dev, qat, prd, debian)
+            self.first_release(dev, qat, prd, first)
+            Refreshing(self.folder, dev, qat, prd).tell()
+            self.countersigned(dev, qat, prd, second)
+            self.drift(dev, qat, prd, third)
             self.refuse(qat, third)
             self.on_debian(debian, first, second)
             self.look_back(prd)
@@ -107,12 +101,12 @@ class Demo:
             site.host.run(["rpm", "--import", PACKAGE_KEY], check=True)
             yield site
 
-    def agree(self, qat: Site, *production: Site) -> None:
+    def agree(self, dev: Site, qat: Site, *production: Site) -> None:
         """The hosts' own keys, and the policy that names everybody."""
-        chapter("Three hosts, QAT and two of PRD, and the policy that all of them go by")
+        chapter("Four hosts, DEV, QAT and two of PRD, and the policy that all of them go by")
         say("countersign-install init: each host makes the key that it signs its receipts with")
         measured = make_key(self.developers, qat)
-        for site in production:
+        for site in (dev, *production):
             make_key(self.developers, site)
         public = self.customer.keys.export([self.customer_key])
         self.developers.keys.gpg("--import", data=public)
@@ -124,41 +118,29 @@ class Demo:
             *("--customer", f"The Customer={self.customer_key}"),
             *("--host", f"qat={measured}@QAT"),
         )
-        say("countersign policy init writes the policy; countersign policy show reads it:")
+        text = policy.read_text(encoding="utf-8").replace(NEXT, f"{DEVELOPMENT}{NEXT}")
+        policy.write_text(text, encoding="utf-8")
+        say("countersign policy init writes it, DEV is added by hand; countersign policy show:")
         shown_lines(self.developers.countersign("policy", "show", policy).stdout)
         everybody = self.developers.keyring(self.customer_key, measured)
         self.customer.keys.gpg("--import", data=everybody)
-        for site in (qat, *production):
-            site.trust(policy.read_text(encoding="utf-8"), everybody)
+        for site in (dev, qat, *production):
+            site.trust(text, everybody)
 
-    def first_release(self, qat: Site, prd: Site, first: Path) -> None:
+    def first_release(self, dev: Site, qat: Site, prd: Site, first: Path) -> None:
         """Release 1.0.0 goes the whole way."""
-        chapter("1.0.0: QAT installs it with rpm, the customer approves, PRD installs it with dnf")
+        chapter("1.0.0: DEV and QAT take it with rpm, the customer approves, PRD takes it with dnf")
+        succeed(dev, ["rpm", "-i", dev.carry(first)])
         succeed(qat, ["rpm", "-i", qat.carry(first)])
         say("The application reads what the release's scripts made:")
         succeed(qat, ["/opt/crm/current/crm", "-U", "postgres", "-d", "crm"])
         succeed(prd, ["rpm", "-i", prd.carry(self.approve(qat, first, "1.0.0"))])
         self.dnf(prd, first, "install")
 
-    def copy_of_production(self, qat: Site, prd: Site) -> None:
-        """QAT's database is made anew from PRD's."""
-        chapter("QAT becomes a copy of PRD: pg_dump there, pg_restore here")
-        at = ("-h", SOCKETS, "-U", "postgres", "-d")
-        dump = "/srv/crm.dump"
-        succeed(prd, [str(program("pg_dump")), *at, "crm", "--format=custom", "--file", dump])
-        qat.host.copy_in(prd.host.at(dump), dump)
-        create, grant = SET_UP_DATABASE.strip().splitlines()[-2:]
-        for statement in ("DROP DATABASE crm", create, grant):
-            qat.host.psql(statement)
-        succeed(qat, [str(program("pg_restore")), *at, "crm", "--exit-on-error", dump])
-        say("It is PRD's, ledger included, and the schema is what PRD's receipt has:")
-        receipt = newest_receipt(prd, "1.0.0")
-        qat.host.copy_in(receipt, "/srv/prd.json")
-        succeed(qat, ["countersign-install", "schema", "--diff", "/srv/prd.json"])
-
-    def countersigned(self, qat: Site, prd: Site, second: Path) -> None:
+    def countersigned(self, dev: Site, qat: Site, prd: Site, second: Path) -> None:
         """Release 1.1.0: PRD wants the customer's approval of what QAT measured."""
-        chapter("1.1.0: QAT upgrades, and PRD refuses: nobody has approved it yet")
+        chapter("1.1.0: DEV and QAT upgrade, and PRD refuses: nobody has approved it yet")
+        succeed(dev, ["rpm", "-U", dev.carry(second)])
         succeed(qat, ["rpm", "-U", qat.carry(second)])
         refused(prd, ["rpm", "-U", prd.carry(second)])
         chapter("The customer, having tested QAT, signs; the same package goes to PRD")
@@ -167,10 +149,10 @@ class Demo:
         say("Ledger, application tree and package database agree:")
         succeed(prd, ["countersign-install", "status"])
 
-    def drift(self, qat: Site, prd: Site, third: Path) -> None:
+    def drift(self, dev: Site, qat: Site, prd: Site, third: Path) -> None:
         """PRD is no longer what QAT is a copy of."""
-        chapter("1.2.0: its third script fails on QAT, signed by both developers as it is")
-        refused(qat, ["rpm", "-U", qat.carry(self.build(BROKEN))])
+        chapter("1.2.0: its third script fails on DEV, signed by both developers as it is")
+        refused(dev, ["rpm", "-U", dev.carry(self.build(BROKEN))])
         chapter("PRD drifts: somebody makes an index by hand. QAT knows nothing of it")
         prd.sql('CREATE INDEX by_hand ON crm."order" (customer_id)')
         say('CREATE INDEX by_hand ON crm."order" (customer_id); then 1.2.1 is tested and approved:')
@@ -254,51 +236,6 @@ def newest_receipt(site: Site, version: str) -> Path:
     """The newest receipt of a version that a host has written."""
     *_, found = sorted(site.host.at(RECEIPTS).glob(f"crm-{version}-*.json"))
     return found
-
-
-def chapter(text: str) -> None:
-    """Begin a part of the story."""
-    print(f"\n{BOLD}== {text}{PLAIN}", flush=True)
-
-
-def say(text: str) -> None:
-    """Tell one thing."""
-    print(f"-- {text}", flush=True)
-
-
-def succeed(site: Site, command: Sequence[str]) -> None:
-    """Run a command that must succeed, and show it."""
-    done = shown(site, command)
-    if done.returncode:
-        raise SystemExit(f"this should have succeeded, and ended with {done.returncode}")
-
-
-def refused(site: Site, command: Sequence[str]) -> None:
-    """Run a command that must be refused, and show that nothing changed."""
-    before = site.state()
-    done = shown(site, command)
-    after = site.state()
-    if done.returncode == 0 or after != before:
-        raise SystemExit(f"this should have been refused and have changed nothing: {after}")
-    say(f"refused, and unchanged: package crm {after.package}, application {after.application},")
-    print(
-        f"   tables and views {after.objects}, {len(after.applied.split())} scripts in the ledger"
-    )
-
-
-def shown(site: Site, command: Sequence[str]) -> CompletedProcess[str]:
-    """Run a command on a host and print it with what it said."""
-    print(f"{BOLD}{site.host.name}# {' '.join(command)}{PLAIN}", flush=True)
-    done = site.host.run(command)
-    shown_lines(done.stdout + done.stderr)
-    return done
-
-
-def shown_lines(text: str) -> None:
-    """Print what a command said."""
-    for line in text.splitlines():
-        if line.strip() and not line.startswith(NOISE):
-            print(f"    {DIM}{line}{PLAIN}")
 
 
 if __name__ == "__main__":

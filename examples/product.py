@@ -13,6 +13,8 @@ SOURCES = Path(__file__).parent / "crm"
 RELEASES = ("1.0.0", "1.1.0", "1.2.1")
 BROKEN = "1.2.0"
 """A release whose third script fails; 1.2.1 takes its place."""
+MASK_KEY = Path("/etc/countersign/mask.key")
+"""Where the product's refresh.toml says that the key of the masks is."""
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "CRM developers",
@@ -24,10 +26,13 @@ IDENTITY = {
 }
 
 
-def create_repository(folder: Path, package_key: str | None = None) -> None:
+def create_repository(
+    folder: Path, package_key: str | None = None, mask_key: Path = MASK_KEY
+) -> None:
     """Make the product's repository in `folder`: one commit and one tag for each release.
 
-    `package_key` is the fingerprint of the key that signs the packages.
+    `package_key` is the fingerprint of the key that signs the packages, `mask_key` the file with
+    the key of the masks on the machine that makes DEV's database.
     """
     folder.mkdir(parents=True)
     _git(folder, "init", "--quiet", "--initial-branch=main")
@@ -36,6 +41,9 @@ def create_repository(folder: Path, package_key: str | None = None) -> None:
         if package_key:
             with (folder / "release.toml").open("a", encoding="utf-8") as file:
                 file.write(f'\n[signing]\npackage_key = "{package_key}"\n')
+        rules = folder / "refresh.toml"
+        text = rules.read_text(encoding="utf-8")
+        rules.write_text(text.replace(str(MASK_KEY), str(mask_key)), encoding="utf-8")
         _git(folder, "add", "--all")
         _git(folder, "commit", "--quiet", f"--message=Release {version}", day=day)
         _git(folder, "tag", f"v{version}")

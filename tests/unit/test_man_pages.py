@@ -18,20 +18,39 @@ from packager import cli as build_side
 from packager.errors import PackagerError
 from packager.installer_package import MAN_PAGES, SAMPLES
 from packager.project import KEYS, load_project
+from refresher.cli import refresh
+from refresher.configuration import parse_configuration
+from refresher.errors import RefreshError, RefreshFileError
+from refresher.rules import OPTIONS
 
 SOURCE = Path(__file__).parents[2]
 PAGES = {file.name: file.read_text() for file in sorted(SOURCE.glob("docs/man/*"))}
 PROGRAMS = [
     ("countersign.1", build_side.commands),
     ("countersign-install.8", host_side.cli),
+    ("countersign-refresh.1", refresh),
 ]
 IN_EVERY_PROGRAM = {0, 1, 2, 130}
+OURS = "countersign|refresh|release"
 MACRO = re.compile(r"\.(TH|SH|SS|TP|IP|PP|B|I|BR|RB|IR|RI|BI|RS|RE|EX|EE|nh)( .*)?")
 ESCAPES = re.compile(r"\\(-|e|f[BIR]|\(bu|\(lq|\(rq)")
 IN_AN_IDENTITY = "serial = 1\n[[identity]]\n"
 IN_A_DATABASE = 'environment = "QAT"\n[database.crm]\n'
 IN_A_BACKUP = f'{IN_A_DATABASE}service = "crm"\nowner = "crm_owner"\n[database.crm.backup]\n'
 IN_AN_APPLICATION = 'environment = "QAT"\n[application.crm]\n'
+A_REFRESH = """
+[refresh]
+mode = "masked"
+environment = "DEV"
+key = "/key"
+[source]
+service = "prd"
+[target]
+service = "dev"
+database = "crm"
+owner = "crm_owner"
+"""
+IN_A_SOURCE, IN_A_TARGET = (A_REFRESH.partition(key)[0] for key in ('service = "prd"', "database"))
 Parser = Callable[[bytes], object]
 
 
@@ -101,12 +120,16 @@ def test_every_option_is_explained(page: str, group: click.Group) -> None:
 
 @pytest.mark.parametrize(
     "page, errors",
-    [("countersign.1", PackagerError), ("countersign-install.8", InstallerError)],
+    [
+        ("countersign.1", PackagerError.__subclasses__()),
+        ("countersign-install.8", InstallerError.__subclasses__()),
+        ("countersign-refresh.1", [RefreshFileError, *RefreshError.__subclasses__()]),
+    ],
 )
 def test_a_page_lists_the_exit_codes_of_its_program(
-    page: str, errors: type[InstallerError | PackagerError]
+    page: str, errors: list[type[InstallerError | PackagerError]]
 ) -> None:
-    codes = {error.exit_code for error in errors.__subclasses__()}
+    codes = {error.exit_code for error in errors}
 
     listed = tags(part(page, ".SH", "EXIT STATUS"))
 
@@ -149,9 +172,16 @@ def test_release_toml_names_every_key(table: str) -> None:
             set(),
             parse_host_file,
         ),
+        ("refresh.toml.5", "[refresh]", "[refresh]\n", set(), parse_configuration),
+        ("refresh.toml.5", "[source]", IN_A_SOURCE, set(), parse_configuration),
+        ("refresh.toml.5", "[target]", IN_A_TARGET, set(), parse_configuration),
+        *(
+            ("refresh.toml.5", heading, f"{A_REFRESH}{heading}\n", set(), parse_configuration)
+            for heading in ("[search]", "[limit]", "[[subset]]", "[[reference]]", "[[foreign_key]]")
+        ),
     ],
 )
-def test_a_hosts_file_is_described_with_the_keys_that_it_may_have(
+def test_a_file_is_described_with_the_keys_that_it_may_have(
     page: str, heading: str, text: str, tables: set[str], parse: Parser
 ) -> None:
     # A key like no other: the refusal lists those that are known.
@@ -160,6 +190,12 @@ def test_a_hosts_file_is_described_with_the_keys_that_it_may_have(
     known = str(refusal.value).split("known are ")[1].split(", ")
 
     assert tags(part(page, ".SS", heading)) | tables == set(known)
+
+
+def test_the_classes_of_masks_are_described_with_their_options() -> None:
+    assert tags(part("refresh.toml.5", ".SS", "[columns.TABLE]")) == OPTIONS.keys()
+    options = {option for taken in OPTIONS.values() for option in taken}
+    assert tags(part("refresh.toml.5", ".SS", "Options of a class")) == options
 
 
 def test_a_policys_conditions_are_described() -> None:
@@ -175,6 +211,7 @@ def test_the_examples_of_files_are_ones_that_are_accepted(tmp_path: Path) -> Non
 
     host = parse_host_file(example("countersign-host.toml.5").encode())
     policy = parse_policy(example("countersign-policy.toml.5").encode())
+    parse_configuration(example("refresh.toml.5").encode())
 
     assert host.environment in policy.requirements
     assert load_project(release).name in host.applications
@@ -210,7 +247,7 @@ def test_an_example_ends_where_it_ends(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_refers_to_pages_that_there_are(page: str) -> None:
     named = re.findall(r"^\.BR (\S+) \((\d)\)", PAGES[page].replace("\\", ""), re.MULTILINE)
-    ours = {f"{name}.{section}" for name, section in named if re.match("countersign|release", name)}
+    ours = {f"{name}.{section}" for name, section in named if re.match(OURS, name)}
 
     assert ours <= PAGES.keys()
     if page in MAN_PAGES:
