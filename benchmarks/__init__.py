@@ -1,4 +1,4 @@
-"""What installing and building cost, beside the tools that do no more than the bare work.
+"""What installing, building and refreshing cost, beside tools that do no more than the bare work.
 
     python -m benchmarks --repeat 5
 

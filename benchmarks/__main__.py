@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: times installing, building and fingerprints, and prints the figures."""
+"""`python -m benchmarks`: times installs, builds, fingerprints and refreshes, and prints that."""
 
 import argparse
 from pathlib import Path
@@ -8,15 +8,18 @@ from benchmarks.building import building
 from benchmarks.fingerprint import fingerprinting
 from benchmarks.installing import installing
 from benchmarks.measure import load, machine
+from benchmarks.refreshing import refreshing
 from tests.developers import Developers
 from tests.keys import Keyring
 
 
 def main() -> None:
     """Run all benchmarks."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description="Time installs and builds.")
+    parser = argparse.ArgumentParser(prog="benchmarks", description="Time all commands.")
     parser.add_argument("--repeat", type=int, default=5, help="turns that count (default: 5)")
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--refreshes", type=int, default=3, help="turns of a refresh (default: 3)")
+    given = parser.parse_args()
+    repeat = given.repeat
     print(machine())
     with Keyring.create() as keys, TemporaryDirectory(prefix="countersign-bench-") as name:
         developers = Developers.create(keys, Path(name) / "releases")
@@ -24,6 +27,7 @@ def main() -> None:
         for case in (installing, building):
             print(f"\n{case(developers, Path(name), repeat)}", flush=True)
         print(f"\n{fingerprinting(Path(name), repeat)}", flush=True)
+    print(f"\n{refreshing(given.refreshes)}", flush=True)
     print(f"\nafterwards: {load()}")
 
 

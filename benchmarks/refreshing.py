@@ -2,7 +2,8 @@
 
     python -m benchmarks.refreshing --repeat 3
 
-Source and target are databases of one cluster on this machine, as for the tools beside it.
+Source and target are databases of one cluster on this machine, as for the tools beside it. Each
+case begins without its database, and ends when that has all rows, constraints and indexes.
 """
 
 import argparse
@@ -11,9 +12,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 
 from benchmarks.measure import in_turns, load, machine, ratio_line, ratios, table
 from refresher.configuration import parse_configuration
@@ -24,7 +25,8 @@ from tests.production import ROLES
 SCALE = 50
 TABLES = 500
 TIMEOUT = 600
-MASKED = ("aid", "abalance", "filler")
+MASKED = "masked: aid, abalance, filler"
+TENTH = "a tenth of the accounts"
 CUSTOM, FOLDER, COPY = "pg_dump -Fc | pg_restore", "pg_dump -Fd -j2, pg_restore -j2", "copy"
 MANY = """
 CREATE TABLE t{n} (id int PRIMARY KEY, a text, b numeric, up int {references});
@@ -57,21 +59,21 @@ filler = { class = "null" }
 KEPT = RULES.replace('"integer", domain = "account"', '"keep"')
 KEPT = KEPT.replace('"integer", domain = "balance"', '"keep"')
 KEPT = KEPT.replace('"hash", domain = "filler", length = 64', '"keep"')
-TENTH = '[[subset]]\ntable = "public.pgbench_accounts"\nwhere = "aid % 10 = 0"\n'
+SUBSET = '[[subset]]\ntable = "public.pgbench_accounts"\nwhere = "aid % 10 = 0"\n'
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One source on a cluster, and what is made of it."""
+    """One source on a cluster, and what is made of it: by phases, and in MiB of our process."""
 
     cluster: Cluster
     source: str
+    phases: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
 
     def tool(self, command: str) -> float:
-        """Seconds of a command of PostgreSQL's programs, into an empty database."""
-        self.cluster.psql("DROP DATABASE IF EXISTS other WITH (FORCE)")
-        self.cluster.psql("CREATE DATABASE other TEMPLATE template0")
-        self.cluster.psql("CHECKPOINT")
+        """Seconds of a command of PostgreSQL's programs, and of making its database."""
+        self._begin("other")
         names = {
             "programs": self.cluster.programs,
             "source": self.cluster.conninfo(self.source, "postgres"),
@@ -79,24 +81,36 @@ class Bench:
             "folder": self.cluster.folder / "dump",
         }
         started = time.monotonic()
+        self.cluster.psql("CREATE DATABASE other TEMPLATE template0")
         shell = ["/bin/bash", "-o", "pipefail", "-c", command.format(**names)]
         subprocess.run(shell, check=True, timeout=TIMEOUT)
         return time.monotonic() - started
 
-    def refresh(self, rest: str = "") -> float:
-        """Seconds of a refresh, masked where there are rules."""
+    def refresh(self, name: str, rest: str = "") -> float:
+        """Seconds of a refresh, masked where there are rules; its phases are kept by its name."""
         key = self.cluster.folder / "mask.key"
         mode = f'mode = "masked"\nkey = "{key}"' if rest else 'mode = "copy"'
         text = (
             f'[refresh]\n{mode}\nenvironment = "QAT"\n'
             f'[source]\nconninfo = "{self.cluster.conninfo(self.source, "reader")}"\n'
             f'[target]\nconninfo = "{self.cluster.conninfo("postgres", "refresher")}"\n'
-            f'database = "{"masked" if rest else "copied"}"\nowner = "crm_owner"\n{rest}'
+            f'database = "copied"\nowner = "crm_owner"\n{rest}'
         )
-        self.cluster.psql("CHECKPOINT")
+        self._begin("copied")
+        watch, configuration = Watch(lambda _: None), parse_configuration(text.encode())
+        _forget_peak()
         started = time.monotonic()
-        refresh(parse_configuration(text.encode()), self.cluster.folder / "reports", _silent())
-        return time.monotonic() - started
+        refresh(configuration, self.cluster.folder / "reports", watch)
+        taken = time.monotonic() - started
+        self.memory[name] = max(_peak(), self.memory.get(name, 0))
+        around = {"before, between, after": taken - sum(watch.seconds.values())}
+        for phase, seconds in (watch.seconds | around).items():
+            self.phases.setdefault(name, {}).setdefault(phase, []).append(seconds)
+        return taken
+
+    def _begin(self, database: str) -> None:
+        self.cluster.psql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        self.cluster.psql("CHECKPOINT")
 
     def cases(self) -> dict[str, Callable[[], float]]:
         dump = '{programs}/pg_dump -d "{source}"'
@@ -106,36 +120,47 @@ class Bench:
             FOLDER: lambda: self.tool(
                 f"rm -rf {{folder}}; {dump} -Fd -j2 -f {{folder}} && {restore} -j2 {{folder}}"
             ),
-            COPY: self.refresh,
+            COPY: lambda: self.refresh(COPY),
         }
 
 
 def refreshing(repeat: int) -> str:
     """The figures, as tables."""
     with _cluster() as cluster:
-        accounts = Bench(cluster, "accounts")
-        cases = accounts.cases() | {
-            f"masked: {', '.join(MASKED)}": lambda: accounts.refresh(RULES),
-            "a tenth of the accounts": lambda: accounts.refresh(TENTH + KEPT),
-        }
-        times = [in_turns(cases, repeat), in_turns(Bench(cluster, "many").cases(), repeat)]
-    titles = (f"pgbench, scale {SCALE}", f"{TABLES} tables of 200 rows")
-    lines = [
-        line for title, found in zip(titles, times, strict=True) for line in _told(title, found)
-    ]
-    return "\n".join(
-        [*lines, f"memory of our process: {getrusage(RUSAGE_SELF).ru_maxrss >> 10} MiB"]
-    )
+        accounts, many = Bench(cluster, "accounts"), Bench(cluster, "many")
+        rules = {MASKED: RULES, TENTH: SUBSET + KEPT}
+        refreshed = {name: partial(accounts.refresh, name, rest) for name, rest in rules.items()}
+        lines = [
+            *_told(
+                f"pgbench, scale {SCALE}", accounts, in_turns(accounts.cases() | refreshed, repeat)
+            ),
+            *_told(f"{TABLES} tables of 200 rows", many, in_turns(many.cases(), repeat)),
+        ]
+    return "\n".join(lines)
 
 
-def _told(title: str, times: dict[str, list[float]]) -> Iterator[str]:
-    aims = {"masked": "1.5", "a tenth": "0.4", "copy": "0.9"}
+def _told(title: str, bench: Bench, times: dict[str, list[float]]) -> Iterator[str]:
+    aims = {"masked": "at most 1.5", "a tenth": "at most 0.4", "copy": "at most 0.9"}
     yield table(title, times, {})
     best = [min(pair) for pair in zip(times[CUSTOM], times[FOLDER], strict=True)]
     for name, found in times.items():
         if name not in {CUSTOM, FOLDER}:
             aim = next(aim for begin, aim in aims.items() if name.startswith(begin))
             yield ratio_line(f"{name} / the best of the tools", ratios(found, best), aim)
+    for name, phases in bench.phases.items():
+        yield table(f"Phases of: {name}", {phase: took[1:] for phase, took in phases.items()}, {})
+        yield f"  memory of our process, at most {bench.memory[name]:>28} MiB"
+
+
+def _forget_peak() -> None:
+    """Let the most memory that was ever used be what is used now; see proc_pid_clear_refs(5)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak() -> int:
+    """The most memory that was used since, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").split()
+    return int(status[status.index("VmHWM:") + 1]) >> 10
 
 
 @contextmanager
@@ -154,10 +179,6 @@ def _cluster() -> Iterator[Cluster]:
         parts = (MANY.format(n=n, references=up) for n, up in enumerate(references))
         cluster.psql("".join(parts), "many")
         yield cluster
-
-
-def _silent() -> Watch:
-    return Watch(lambda _: None)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from psycopg.rows import dict_row
 Parameters = Sequence[object] | Mapping[str, object] | None
 _LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 _INSUFFICIENT_PRIVILEGE = "42501"
+_DISK_FULL = "53100"
+_FILLED_IN = (b"sslcertmode", b"allow")
+"""What libpq of version 16 and later says, though nobody has set it and it is no default."""
 
 
 class ServerError(Exception):
@@ -37,6 +40,7 @@ class ServerError(Exception):
         self.lost = lost
         self.is_lock = diagnostic.sqlstate in _LOCK_STATES
         self.is_privilege = diagnostic.sqlstate == _INSUFFICIENT_PRIVILEGE
+        self.is_disk_full = diagnostic.sqlstate == _DISK_FULL
         self.context = diagnostic.context or ""
         self.query = diagnostic.internal_query or ""
         self.position = int(diagnostic.internal_position or diagnostic.statement_position or 0)
@@ -92,9 +96,19 @@ class Session:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What libpq connected with, by keyword, wherever that came from; may hold a password."""
-        options = self._connection.pgconn.info
-        return {option.keyword.decode(): option.val.decode() for option in options if option.val}
+        """What libpq connected with, by keyword, wherever that came from; may hold a password.
+
+        Another version of libpq has to come to the same server with it: host and port are always
+        there, and what else is libpq's own default is not: it may not know such a setting.
+        """
+        info, options = self._connection.info, self._connection.pgconn.info
+        given = {
+            option.keyword.decode(): option.val.decode()
+            for option in options
+            if option.val and option.val != option.compiled
+            if (option.keyword, option.val) != _FILLED_IN
+        }
+        return {"host": info.host, "port": str(info.port), **given}
 
     @property
     def is_lost(self) -> bool:
@@ -179,13 +193,18 @@ class Session:
             self.execute(b"RESET ROLE; RESET ALL")
 
     def commit(self) -> None:
-        """End the transaction.
+        """End the transaction, and be the login role again, whatever COMMIT has run.
 
         Raises:
             ServerError: it was refused, or nobody knows: `lost`.
         """
         with self._as_server_error():
             self._connection.commit()
+        try:
+            self.leave_role()
+        except ServerError as error:
+            if not error.lost:  # what is committed stands; the next statement finds this out
+                raise
 
     def rollback(self) -> None:
         """Take the transaction back, where there is one and a connection."""

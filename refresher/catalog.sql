@@ -55,16 +55,19 @@ WHERE c.relkind IN ('r', 'p') AND c.oid = ANY (%(tables)s::oid[])
 ORDER BY c.oid, a.attnum
 
 -- [foreign keys]
+-- The last column of a key with PERIOD (PostgreSQL 18) need not be equal to what it references, and is
+-- left out: all rows that the others lead to come along.
 SELECT k.conname, k.conrelid, k.confrelid,
     ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
         JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
-        ORDER BY u.place),
+        WHERE u.place <= t.columns ORDER BY u.place),
     ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
         JOIN pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number
-        ORDER BY u.place),
+        WHERE u.place <= t.columns ORDER BY u.place),
     EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = k.conrelid
         AND a.attnum = ANY (k.conkey) AND NOT a.attnotnull)
-FROM pg_constraint AS k
+FROM pg_constraint AS k, LATERAL (SELECT cardinality(k.conkey)
+    - coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false)::integer AS columns) AS t
 WHERE k.contype = 'f' AND k.conparentid = 0
     AND k.conrelid = ANY (%(tables)s::oid[]) AND k.confrelid = ANY (%(tables)s::oid[])
 ORDER BY k.conrelid, k.conname

@@ -20,11 +20,14 @@ from refresher.errors import CopyError, NotReadyError
 
 INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/bin")
 NEEDED = ("psql", "pg_dump", "pg_restore", "vacuumdb")
+LAST_OF_OLD = 16
+"""pg_restore of a later version sets transaction_timeout, which servers up to this one refuse."""
 TIED = ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 SERVICE = "countersign"
 PIPE = 1024 * 1024
 """Bytes that a pipe holds; the kernel lets anyone have that (pipe(7), pipe-max-size)."""
-_OWN = {"service", "options", "client_encoding", "fallback_application_name", "application_name"}
+_OWN = {"service", "servicefile", "options", "client_encoding", "fallback_application_name",
+    "application_name"}  # fmt: skip
 _SPACE = re.compile(r"([\\\s])")
 _PREFIX = re.compile(r"^(?:psql:[^ ]*:\d+|psql|pg_dump|pg_restore|vacuumdb): (?:error: )?")
 
@@ -61,23 +64,27 @@ class Programs:
     major: int
 
 
-def find_programs(major: int, folders: Sequence[str] = INSTALLED) -> Programs:
+def find_programs(major: int, named: Path | None = None) -> Programs:
     """The programs that know a server of this major version: the oldest that do.
 
+    They are in the folder that refresh.toml has `named`, or in a usual one.
+
     Raises:
-        NotReadyError: this machine has none.
+        NotReadyError: there are none.
     """
+    usual = (path for pattern in INSTALLED for path in Path("/").glob(pattern.lstrip("/")))
     found = [
         Programs(path, version)
-        for pattern in folders
-        for path in Path("/").glob(pattern.lstrip("/"))
+        for path in (usual if named is None else [named])
         if all((path / name).is_file() for name in NEEDED)
         if (version := _major(path)) >= major
+        if version <= LAST_OF_OLD or major > LAST_OF_OLD
     ]
     if not found:
-        raise NotReadyError(
-            f"there is no {', '.join(NEEDED)} of PostgreSQL {major} or newer on this machine"
-        )
+        most = "" if major > LAST_OF_OLD else f", {LAST_OF_OLD} at most,"
+        where = f"in {named}" if named else "on this machine; programs in [refresh] names a folder"
+        wanted = f"{', '.join(NEEDED)} of PostgreSQL {major} or newer{most}"
+        raise NotReadyError(f"there is no {wanted} {where}")
     return min(found, key=lambda programs: programs.major)
 
 

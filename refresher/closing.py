@@ -60,6 +60,8 @@ JOIN pg_attribute AS there ON there.attnum = u.there
 LEFT JOIN pg_collation AS co ON co.oid = there.attcollation
 LEFT JOIN pg_namespace AS cs ON cs.oid = co.collnamespace
 WHERE k.contype = 'f' AND here.attrelid = k.conrelid AND there.attrelid = k.confrelid
+    AND u.place <= cardinality(k.conkey)  -- without what has PERIOD: see catalog.sql
+        - coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false)::integer
 GROUP BY k.oid, n.nspname, c.relname, k.conname
 """
 
@@ -148,8 +150,11 @@ def close(to_ask: Plan, rows: RowSet, ask: Ask) -> None:
                 detail='Where none is meant, say so: where = "false".',
             )
     while new := rows.fullest():
+        if not (questions := to_ask.questions(new)):
+            rows.leave(new)
+            continue
         known = rows.take(new)
-        for step in to_ask.questions(new):
+        for step in questions:
             _keep(to_ask, rows, step, ask(step, known))
 
 

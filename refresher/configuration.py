@@ -4,6 +4,7 @@
     mode = "copy"                 # or "masked"
     environment = "QAT"           # what the target is
     jobs = 2                      # streams side by side
+    programs = "/opt/pgsql/bin"   # PostgreSQL's, where they are not in a usual folder
 
     [source]
     service = "crm-prd"           # or conninfo = "…"; its role only reads
@@ -14,8 +15,9 @@
     owner = "crm_owner"
 
 Only in masked mode there are besides `key` in [refresh], the file with the key of the masks, and
-`[columns]` (`refresher.rules`) and `[limit]` with what belongs to it (`refresher.limit`): a copy is
-whole, and true.
+`[columns]` (`refresher.rules`), `[search]`, whose `allow` names texts of the schema that may hold
+raw values (`refresher.disclosure`), and `[limit]` with what belongs to it (`refresher.limit`): a
+copy is whole, and true.
 
 It holds no password: a libpq service, a password file or peer authentication provides one.
 """
@@ -40,6 +42,7 @@ _MODE = re.compile("copy|masked")
 # With what a run adds to it, a name has at most 63 bytes.
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,37}")
 _ABSOLUTE = re.compile(r"/[^\0\n]+")
+_PLACE = re.compile(r"[^\0\n]+")
 _ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$.@-]{0,62}")
 
 
@@ -64,6 +67,8 @@ class Configuration:
     rules: Rules = field(default_factory=dict)
     limit: Limit | None = None
     key: Path | None = None
+    programs: Path | None = None
+    allowed: tuple[str, ...] = ()
 
 
 def parse_configuration(text: bytes, name: str = FILE) -> Configuration:
@@ -79,9 +84,9 @@ def parse_configuration(text: bytes, name: str = FILE) -> Configuration:
 
 
 def _parsed(top: Table) -> Configuration:
-    masked = ("columns", *LIMITING)
+    masked = ("columns", "search", *LIMITING)
     top.only("refresh", "source", "target", *masked)
-    refresh = top.table("refresh").only("mode", "environment", "jobs", "key")
+    refresh = top.table("refresh").only("mode", "environment", "jobs", "key", "programs")
     if refresh.text("mode", _MODE) == "copy":
         if refresh.has("key") or any(map(top.has, masked)):
             top.refuse(f"mode copy copies all as it is; key, {', '.join(masked)} are for masked")
@@ -96,8 +101,19 @@ def _parsed(top: Table) -> Configuration:
         target=_target(top.table("target").only("service", "conninfo", "database", "owner")),
         rules=parse_rules(top.tables("columns")),
         limit=parse_limit(top) if any(map(top.has, LIMITING)) else None,
-        key=Path(refresh.text("key", _ABSOLUTE)) if refresh.has("key") else None,
+        key=_path(refresh, "key"),
+        programs=_path(refresh, "programs"),
+        allowed=_allowed(top),
     )
+
+
+def _allowed(top: Table) -> tuple[str, ...]:
+    """Texts of the schema that may repeat what a mask hides, as messages name them."""
+    return top.table("search").only("allow").texts("allow", _PLACE) if top.has("search") else ()
+
+
+def _path(table: Table, key: str) -> Path | None:
+    return Path(table.text(key, _ABSOLUTE)) if table.has(key) else None
 
 
 def _target(table: Table) -> Target:

@@ -13,20 +13,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from installer.fingerprint import Schema
 from installer.host_key import HostKey
 from installer.session import Session
 from installer.transaction import read_schema
 from refresher.clients import Running
 from refresher.comparing import require_same_schema
 from refresher.configuration import Configuration
+from refresher.disclosure import Search, require_none_told
 from refresher.ends import target_end
+from refresher.hidden import hidden
 from refresher.identity import set_environment
 from refresher.model import TableName
 from refresher.pieces import Stream
 from refresher.preparing import Prepared, prepared
 from refresher.progress import Progress
 from refresher.report import Report, require_folder, write_report
-from refresher.sections import SERVICE, Sections, copy_sequences, refresh_views
+from refresher.residue import Residue, residue_of
+from refresher.sections import Sections, copy_sequences, refresh_views
 from refresher.stream import copy_stream
 from refresher.target import Names, TargetCluster
 
@@ -84,16 +88,32 @@ def refresh(
     with prepared(configuration) as ready, end.session() as session:
         cluster = TargetCluster(session, names, configuration.target.owner)
         with cluster.locked():
+            search = _search(configuration, ready, watch)
             dropped = cluster.drop_left()
             with _new_database(cluster, names, ready):
                 report = _build(configuration, ready, names, watch)
                 had_one = cluster.take_place()
             kept = names.old if keep_old and had_one else None
-            report = replace(report, dropped=dropped, kept=kept)
+            report = replace(
+                report,
+                dropped=dropped,
+                kept=kept,
+                allowed=search.allowed,
+                allowed_unknown=search.unknown,
+            )
             write_report(reports, report, key)
             if had_one and not keep_old:
                 cluster.drop(names.old)
     return report
+
+
+def _search(configuration: Configuration, ready: Prepared, watch: Watch) -> Search:
+    """Whether the schema tells what is masked; where nothing is, there is nothing to look for."""
+    if not ready.is_masked:
+        return Search()
+    with watch.phase("search"):
+        places = hidden(ready.source.catalog, configuration.rules)
+        return require_none_told(ready.session, places, configuration.allowed)
 
 
 @contextmanager
@@ -119,47 +139,60 @@ def _build(configuration: Configuration, ready: Prepared, names: Names, watch: W
             ready.folder, ready.snapshot, source, target, running, configuration.jobs
         )
         try:
-            rows = _fill(ready, sections, session, watch)
+            rows, expected = _fill(ready, sections, session, watch)
+            residue = _residue(configuration, ready, sections, session, rows, watch)
+            _complete(ready, sections, session, watch)
         finally:
             running.end()
         with watch.phase("compare"):
-            fingerprints = _compare(ready, session)
+            fingerprints = _compare(expected, session)
         says = set_environment(session, configuration.environment)
-        return _report(configuration, ready, names, session, rows, fingerprints, says, watch)
+        report = _report(configuration, ready, names, session, rows, fingerprints, says, watch)
+        return replace(report, raw_values=residue.counts, by_chance=residue.by_chance)
 
 
 def _fill(
     ready: Prepared, sections: Sections, session: Session, watch: Watch
-) -> Mapping[TableName, int]:
-    """Schema, rows, and what is made over them; returns the rows by table."""
+) -> tuple[Mapping[TableName, int], Schema]:
+    """The schema's tables and their rows; returns the rows by table, and the schema to be."""
     with watch.phase("schema"):
         sections.dump()
-        sections.before_rows()
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(read_schema, ready.session)  # the source has nothing else to do
+            sections.before_rows()
+            expected = reading.result()
     with watch.phase("rows"):
         rows = _copy_rows(ready, sections, watch)
         copy_sequences(ready.session, session, ready.source)
+    return rows, expected
+
+
+def _complete(ready: Prepared, sections: Sections, session: Session, watch: Watch) -> None:
+    """What is made over the rows."""
     if ready.source.large_objects and not ready.is_masked:
         with watch.phase("large objects"):
             sections.large_objects()
     with watch.phase("constraints"):
         sections.over_rows()
     with watch.phase("statistics"):
-        jobs = f"--jobs={sections.jobs}"
-        sections.running.run("vacuumdb", ("--analyze-only", jobs, SERVICE), sections.target)
+        parents = ready.parents
+        done = {table for stream in ready.streams for table in stream.analysed(parents)}
+        sections.analyse(session, done)
     with watch.phase("views"):
         refresh_views(session, ready.source.refreshed)
-    return rows
 
 
 def _copy_rows(ready: Prepared, sections: Sections, watch: Watch) -> Mapping[TableName, int]:
     """All streams, `jobs` at a time; when one fails, all end."""
     tables = (table for table in ready.source.catalog.tables if not table.is_partitioned)
-    rows = Counter({table.name: 0 for table in tables})
+    rows, parents = Counter({table.name: 0 for table in tables}), ready.parents
     progress = Progress(ready.bytes, watch.tell, started=time.monotonic())
 
     def copied(stream: Stream) -> tuple[int, ...]:
         ends = (sections.source, sections.target)
-        return copy_stream(stream, ready.snapshot, *ends, sections.running)
+        return copy_stream(
+            stream, ready.snapshot, *ends, sections.running, stream.analysed(parents)
+        )
 
     with ThreadPoolExecutor(sections.jobs) as pool:
         submitted = {pool.submit(copied, stream): stream for stream in ready.streams}
@@ -175,6 +208,23 @@ def _copy_rows(ready: Prepared, sections: Sections, watch: Watch) -> Mapping[Tab
     return rows
 
 
+def _residue(  # noqa: PLR0913, PLR0917 - of both sides, and of what was copied
+    configuration: Configuration,
+    ready: Prepared,
+    sections: Sections,
+    session: Session,
+    rows: Mapping[TableName, int],
+    watch: Watch,
+) -> Residue:
+    """What of the source's raw values is in masked columns of the new database."""
+    if not ready.is_masked:
+        return Residue()
+    with watch.phase("raw values"):
+        catalog = ready.source.catalog
+        places = hidden(catalog, configuration.rules)
+        return residue_of(places, catalog, rows, sections, ready.session, session)
+
+
 def _by_table(stream: Stream, found: tuple[int, ...]) -> Counter[TableName]:
     rows: Counter[TableName] = Counter()
     for piece, number in zip(stream.pieces, found, strict=True):
@@ -182,11 +232,11 @@ def _by_table(stream: Stream, found: tuple[int, ...]) -> Counter[TableName]:
     return rows
 
 
-def _compare(ready: Prepared, session: Session) -> Mapping[str, str] | None:
+def _compare(expected: Schema, session: Session) -> Mapping[str, str] | None:
     """Hold the schema against the source's; returns its fingerprints."""
     session.execute(b"BEGIN")
     try:
-        return require_same_schema(read_schema(ready.session), read_schema(session))
+        return require_same_schema(expected, read_schema(session))
     finally:
         session.rollback()
 
@@ -216,6 +266,7 @@ def _report(  # noqa: PLR0913, PLR0917 - a report is of everything
         large_objects=0 if ready.is_masked else source.large_objects,
         materialized_views=tuple(map(str, source.refreshed)),
         left_out=ready.left_out,
+        unused=ready.unused,
         constraints={_KINDS[row[0]]: row[1] for row in session.rows(_CONSTRAINTS)},
         not_valid=tuple(row[0] for row in session.rows(_NOT_VALID)),
         fingerprints=fingerprints,

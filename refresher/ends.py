@@ -45,6 +45,8 @@ TARGET = {
     "synchronous_commit": "off",  # the rename at the end waits for the disk, and so for all before
     "maintenance_work_mem": "256MB",
 }
+_TRANSACTION_TIMEOUT = 17
+"""The first major version that has this setting."""
 LABEL = "countersign refresh"
 
 
@@ -72,13 +74,21 @@ class End:
             with Session.open(
                 self.conninfo, application_name=LABEL, options=options, **where
             ) as opened:
+                for name, value in _newer(opened).items():
+                    opened.execute(f"SET {name} = {value}".encode())
                 yield opened
         except ServerError as error:
             raise self.refusal(f"the {self.side}: {error}") from None
 
     def endpoint(self, session: Session, encoding: str) -> Endpoint:
         """Where programs connect: where `session` is. Text has `encoding` on its way."""
-        return Endpoint(session.settings, {**self.options, "client_encoding": encoding})
+        options = {**self.options, **_newer(session), "client_encoding": encoding}
+        return Endpoint(session.settings, options)
+
+
+def _newer(session: Session) -> Mapping[str, str]:
+    """Settings that not every server knows, and so would refuse a connection for."""
+    return {"transaction_timeout": "0"} if session.major >= _TRANSACTION_TIMEOUT else {}
 
 
 def source_end(conninfo: str) -> End:

@@ -26,6 +26,12 @@ class NoReportError(RefreshFileError):
     hint = "`countersign refresh run` writes one, into the folder that --output names."
 
 
+class NoPlaceError(RefreshFileError):
+    """A file cannot be written where it was to be."""
+
+    hint = "Nothing was changed. Name another place, with --configuration or --output."
+
+
 class WrongWayError(RefreshError):
     """The target may not be written: it is production, the source itself, or newer than it."""
 
@@ -82,6 +88,16 @@ class UnclassifiedError(RefreshError):
 
     exit_code = 66
     hint = "Give every column a class in refresh.toml; docs/how-to/mask-dev.md describes them."
+
+
+class RawValueError(RefreshError):
+    """A masked copy would tell values that its masks hide; `detail` says where, and not which."""
+
+    exit_code = 69
+    hint = (
+        "The target's database is as it was. What to change, or to allow in refresh.toml, is in "
+        "docs/how-to/mask-dev.md, under What is proved."
+    )
 
 
 class SubsetError(RefreshError):

@@ -6,7 +6,8 @@ from installer.session import Session
 from refresher.safeguards import Identity
 
 _SYSTEM = """
-SELECT system_identifier::text, current_database(), pg_catalog.pg_is_in_recovery()
+SELECT system_identifier::text, current_database(), pg_catalog.pg_is_in_recovery(),
+    extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text
 FROM pg_catalog.pg_control_system()
 """
 _THERE = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
@@ -31,7 +32,7 @@ def identity_of(session: Session) -> Identity:
     Raises:
         ServerError: the server refused a query, such as for a role that may not read the ledger.
     """
-    system, database, is_standby = session.rows(_SYSTEM)[0]
+    system, database, is_standby, started = session.rows(_SYSTEM)[0]
     says = session.one(_THERE, ["countersign.database"])
     has_ledger = session.one(_THERE, ["countersign.ledger"])
     return Identity(
@@ -40,6 +41,7 @@ def identity_of(session: Session) -> Identity:
         environment=session.one(_ENVIRONMENT) if says else None,
         releases=dict(session.rows(_RELEASES)) if has_ledger else {},
         is_standby=is_standby,
+        started=started,
     )
 
 

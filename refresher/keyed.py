@@ -18,9 +18,9 @@ from installer.quoting import literal
 
 KEY_SETTING = "countersign.mask_key"
 KEY_BYTES = 32
-ROUNDS = 4
-"""Of the permutation; four make a strong one of pseudo-random functions (Luby and Rackoff 1988)."""
 
+_NARROW = 31  # bits whose products are in a bigint, and for whose halves a table is small
+_PRIME = (1 << 32) + 15
 _BLOCK = 64  # of SHA-256, in bytes (FIPS 180-4)
 _INNER, _OUTER = 0x36, 0x5C  # RFC 2104, section 2
 _EMPTY = "decode('', 'hex')"
@@ -36,9 +36,22 @@ def digest(domain: str, purpose: str, message: str) -> str:
     return f"sha256({_pad(_OUTER)} || sha256({_pad(_INNER, begin)} || {message}))"
 
 
-def text_digest(domain: str, purpose: str, value: str) -> str:
-    """`digest` of `value`, which is SQL for a text."""
-    return digest(domain, purpose, f"convert_to({value}, 'UTF8')")
+def cascade(domain: str, purpose: str, message: str) -> str:
+    """SHA-256 of a block with a key and of `message`: half the time of `digest`.
+
+    The key is the HMAC of domain and purpose. Whoever sees a whole digest can continue it to that
+    of a longer message. So it is for messages of one length (Bellare, Canetti and Krawczyk 1996),
+    or for no more than 16 of its bytes (the augmented cascade of Bellare, Bernstein and Tessaro
+    2016).
+    """
+    rest = "00" * (_BLOCK - KEY_BYTES)
+    key = f"(SELECT {digest(domain, purpose, _EMPTY)} || decode('{rest}', 'hex'))"
+    return f"sha256({key} || {message})"
+
+
+def encoded(value: str) -> str:
+    """A text as what is hashed of it, whatever the server's encoding."""
+    return f"convert_to({value}, 'UTF8')"
 
 
 def hexadecimal(value: str, digits: int) -> str:
@@ -57,25 +70,27 @@ def bound(name: str, value: str, result: str) -> str:
     return f"(SELECT {result} FROM (SELECT {value} AS {name} OFFSET 0) AS bound_{name})"
 
 
-def permuted(domain: str, value: str, bits: int) -> str:
+def permuted(domain: str, value: str, bits: int, *, tabled: bool) -> str:
     """A permutation of -2^bits..2^bits-1 that keeps the sign; `value` is SQL for a bigint in it.
 
-    A Feistel network: each of two halves in turn is combined with a keyed digest of the other.
-    The key of a domain is an HMAC. A round's message has a fixed length, so that the digest of key
-    and message is enough: there is nothing to append.
+    Two rounds of a Feistel network, whose functions are pseudo-random, stand between two cheap
+    permutations. That is as strong as four rounds of Luby and Rackoff (1988), where two numbers
+    seldom have the same half that goes into the next round (Naor and Reingold 1999). The proof
+    of either ends where somebody knows 2^(bits/4) numbers and their masks.
+
+    `tabled` has the rounds computed for every half before the first row, up to 31 bits: some
+    20 ms, and then 0.2 µs for a row instead of 2. The masks are the same.
     """
-    low = (bits + 1) // 2
-    key = f"(SELECT {digest(domain, 'integer', _EMPTY)})"
-    state = f"SELECT n >> 63 AS s, n # (n >> 63) AS m FROM (SELECT {value} AS n) AS number"
-    state = (
-        f"SELECT s, {_within(bits)} >> {low} AS l, m & {_ones(low)} AS r FROM ({state}) AS sized"
+    if bits > _NARROW:
+        masked = _wide(domain, value, bits)
+    else:
+        masked = _narrow(domain, value, bits, tabled=tabled)
+    message = literal(f"a number has more than {bits} bits, sign ")
+    return (  # the error is a cast of what is no number, and does not show it
+        f"CASE WHEN {value} >> {bits} = {value} >> 63"
+        f" THEN {value} >> {bits} << {bits} | {masked}"
+        f" WHEN {value} IS NOT NULL THEN ({message} || ({value} >> 63))::bigint END"
     )
-    for turn in range(1, ROUNDS + 1):
-        half, other, width = ("l", "r", bits - low) if turn % 2 else ("r", "l", low)
-        message = f"int8send({other} | {turn << 40})"  # a half has 32 bits at most
-        changed = f"{half} # ({number(f'sha256({key} || {message})')} & {_ones(width)})"
-        state = f"SELECT s, {other}, {changed} AS {half} FROM ({state} OFFSET 0) AS turn"
-    return f"(SELECT ((l << {low}) | r) # s FROM ({state} OFFSET 0) AS permuted)"
 
 
 def word(kind: str, byte: str) -> str:
@@ -105,10 +120,79 @@ def _pad(byte: int, behind: bytes = b"") -> str:
     )
 
 
-def _within(bits: int) -> str:
-    """`m`, or an error of the server's that does not show it: a cast of what is no number."""
-    message = literal(f"a number has more than {bits} bits, sign ")
-    return f"(CASE WHEN m <= {_ones(bits)} THEN m WHEN m > 0 THEN ({message} || s)::bigint END)"
+def _narrow(domain: str, value: str, bits: int, *, tabled: bool) -> str:
+    """`permuted` below the sign. What stands around the rounds are products with odd numbers.
+
+    Two numbers whose products with a random odd one have the same high half are rare
+    (Dietzfelbinger et al. 1997). Each table is looked up in once: what the second one yields has
+    its index above it, which is the other half.
+    """
+    high = (bits + 1) // 2
+    low = bits - high
+    product = _product(domain, 0, value, bits)
+    if tabled:
+        upper, lower = f"({product} >> {low})", f"({product} & {_ones(low)})"
+        index = f"({lower} # {_table(domain, 1, high, low)}[1 + {upper}])"
+        mixed = f"({upper} # {_table(domain, 2, low, high, with_index=True)}[1 + {index}])"
+    else:
+        lower = f"p & {_ones(low)} # {_entry(domain, 1, f'(p >> {low})', low)}"
+        halves = f"SELECT p >> {low} AS u, {lower} AS l FROM (SELECT {product} AS p OFFSET 0) AS p"
+        both = f"l << {high} | (u # {_entry(domain, 2, 'l', high)})"
+        mixed = f"(SELECT {both} FROM ({halves} OFFSET 0) AS halves)"
+    return _product(domain, 3, mixed, bits)
+
+
+def _wide(domain: str, value: str, bits: int) -> str:
+    """`permuted` below the sign. What stands around the rounds are rounds with universal hashes."""
+    high = (bits + 1) // 2
+    low = bits - high
+    right = f"({value} & {_ones(high)})"
+    left = f"{value} >> {high} & {_ones(low)} # {_universal(domain, 0, right, low)}"
+    state = f"SELECT {left} AS l, {right} AS r OFFSET 0"
+    state = f"SELECT l, r # {_first(domain, 1, 'l', high)} AS r FROM ({state}) AS s OFFSET 0"
+    state = f"SELECT l # {_first(domain, 2, 'r', low)} AS l, r FROM ({state}) AS s OFFSET 0"
+    last = f"r # {_universal(domain, 3, 'l', high)}"
+    return f"(SELECT l << {high} | ({last}) FROM ({state}) AS s)"
+
+
+def _random(domain: str, turn: int, half: str) -> str:
+    """32 pseudo-random bytes for `half`, SQL for 0..2^40-1, and a turn of the permutation."""
+    return cascade(domain, "integer", f"int8send({turn << 40} | ({half}))")
+
+
+def _product(domain: str, turn: int, value: str, bits: int) -> str:
+    """The lowest `bits` of `value`, SQL for a bigint, multiplied by an odd number of the key's."""
+    factor = f"(SELECT {_first(domain, turn, '0', bits)} | 1)"
+    return f"({value} * {factor} & {_ones(bits)})"
+
+
+def _universal(domain: str, turn: int, value: str, bits: int) -> str:
+    """`bits` for `value`, 0..2^32-1: a line modulo a prime, slope and height being the key's."""
+    slope, height = (f"(SELECT {_first(domain, turn, which, 31)})" for which in ("0", "1"))
+    return f"(({value} * {slope} + {height}) % {_PRIME} & {_ones(bits)})"
+
+
+def _first(domain: str, turn: int, half: str, bits: int) -> str:
+    """The first `bits`, 32 at most, that are pseudo-random for `half`, as a bigint."""
+    return f"({number(_random(domain, turn, half))} & {_ones(bits)})"
+
+
+def _entry(domain: str, turn: int, half: str, bits: int) -> str:
+    """What `_table` has for `half`; each digest is 16 entries."""
+    pair = f"substr({_random(domain, turn, f'{half} >> 4')}, 1 + 2 * ({half} & 15)::integer, 2)"
+    return f"(('x' || encode({pair}, 'hex'))::bit(16)::bigint & {_ones(bits)})"
+
+
+def _table(domain: str, turn: int, size: int, bits: int, *, with_index: bool = False) -> str:
+    """An array of 2^size numbers of so many pseudo-random bits, each below its index if asked."""
+    entries = ", ".join(
+        (f"(b << 4 | {i}) << {bits} | " if with_index else "")
+        + f"((get_byte(h, {2 * i}) << 8 | get_byte(h, {2 * i + 1})) & {_ones(bits)})"
+        for i in range(16)
+    )
+    blocks = f"generate_series(0, {(1 << size - 4) - 1}) AS b"
+    digests = f"SELECT b, {_random(domain, turn, 'b')} AS h FROM {blocks} OFFSET 0"
+    return f"(ARRAY(SELECT unnest(ARRAY[{entries}]) FROM ({digests}) AS digests))"
 
 
 def _ones(bits: int) -> int:

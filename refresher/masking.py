@@ -12,7 +12,7 @@ from installer.quoting import quoted
 from refresher.classification import masked_columns, require_classified, rules_of
 from refresher.errors import RefreshFileError, UnclassifiedError
 from refresher.masks import expression
-from refresher.model import Catalog, Column, TableName
+from refresher.model import Catalog, Column, Table, TableName
 from refresher.rules import Rule, Rules
 
 Selected = Mapping[TableName, Mapping[str, str]]
@@ -38,7 +38,7 @@ def selected(catalog: Catalog, rules: Rules) -> Selected:
     for table in catalog.tables:
         if not table.is_partitioned and (columns := masked_columns(table)):
             own = rules_of(catalog, table, rules)
-            found[table.name] = {c.name: _selected(c, own[c.name]) for c in columns}
+            found[table.name] = {c.name: _selected(c, own[c.name], table) for c in columns}
     return found
 
 
@@ -61,11 +61,11 @@ def read_key(file: Path) -> str:
     return text.strip()
 
 
-def _selected(column: Column, rule: Rule) -> str:
+def _selected(column: Column, rule: Rule, table: Table) -> str:
     name = quoted(column.name)
     if rule.kind == "keep":
         return name
-    text = expression(column, rule)
+    text = expression(column, rule, table)
     if re.search(r"""[\\'"]""", _QUOTED.sub(" ", text)):
         raise UnclassifiedError(
             f"column {column.name}: its expression has a backslash outside of quotes, which is a "

@@ -6,6 +6,7 @@ no stream is left alone with one at the end.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -42,6 +43,7 @@ class Piece:
     `bytes` is an estimate of what it takes on disk. No columns: all of them. `part` has a condition
     that is large, and made when it is asked for. A piece that is `frozen` is all that its table is
     to have: rows are written as VACUUM FREEZE would leave them, and so need not be written again.
+    One that is `plain` is all that its table has: COPY reads the table, and no query.
     """
 
     table: TableName
@@ -50,11 +52,14 @@ class Piece:
     bytes: int
     part: Condition | None = None
     frozen: bool = False
+    plain: bool = False
 
     @property
-    def query(self) -> str:
-        """The query whose rows are copied."""
-        return f"{self.select} WHERE {self.part.condition}" if self.part else self.select
+    def source(self) -> str:
+        """What follows COPY on the source; a table takes it an eighth less than a query does."""
+        if self.plain:
+            return self.into
+        return f"({self.select} WHERE {self.part.condition})" if self.part else f"({self.select})"
 
     @property
     def into(self) -> str:
@@ -77,6 +82,14 @@ class Stream:
     def bytes(self) -> int:
         """What its pieces take, in bytes."""
         return sum(piece.bytes for piece in self.pieces)
+
+    def analysed(self, parents: AbstractSet[TableName]) -> tuple[TableName, ...]:
+        """The tables that are analysed as soon as their rows are there.
+
+        Not `parents` of others: that reads the children, too, which another stream may hold.
+        """
+        whole = (piece.table for piece in self.pieces if piece.frozen)
+        return tuple(table for table in whole if table not in parents)
 
 
 def streams(pieces: Iterable[Piece]) -> tuple[Stream, ...]:
@@ -120,6 +133,7 @@ def pieces_of(
             select=all_of_it.select + where,
             bytes=table.bytes // count,
             frozen=count == 1,
+            plain=count == 1 and not expressions,
         )
         for where in _ranges(pages, count)
     )

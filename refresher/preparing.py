@@ -9,18 +9,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from installer.session import Session
+from installer.session import ServerError, Session
 from refresher.catalog import Source, read_source
+from refresher.classification import unused
 from refresher.clients import Programs, find_programs
 from refresher.closing import Selection
 from refresher.closing import selected as rows_selected
 from refresher.configuration import Configuration
 from refresher.ends import End, source_end, target_end
-from refresher.errors import NotReadyError
+from refresher.errors import NotReadyError, UnclassifiedError
 from refresher.identity import identity_of
 from refresher.keyed import KEY_SETTING
-from refresher.masking import read_key, selected
+from refresher.masking import Selected, read_key, selected
+from refresher.model import TableName
 from refresher.pieces import Piece, Stream, parts_of, pieces_of, streams, whole
+from refresher.rules import Rules
 from refresher.safeguards import Identity, require_right_way
 from refresher.target import Names, TargetCluster
 from refresher.workplace import workplace
@@ -47,6 +50,7 @@ class Prepared:
     programs: Programs
     reading: End
     folder: Path
+    rules: Rules
 
     @property
     def is_masked(self) -> bool:
@@ -63,6 +67,16 @@ class Prepared:
         if self.source.large_objects:
             more.append(f"{self.source.large_objects} large objects")
         return (*self.source.left_out, *more)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Rules for what the source does not have."""
+        return tuple(unused(self.source.catalog, self.rules))
+
+    @property
+    def parents(self) -> frozenset[TableName]:
+        """Tables that others inherit from."""
+        return frozenset(above for table in self.source.catalog.tables for above in table.parents)
 
     @property
     def bytes(self) -> int:
@@ -89,6 +103,7 @@ def prepared(configuration: Configuration) -> Iterator[Prepared]:
         target, exists, major = _target(configuration, origin)
         source = read_source(session)
         _require_ready(configuration, source, session.major, major)
+        programs = find_programs(major, configuration.programs)
         _lock(session, source)
         pieces = whole(source)
         if configuration.mode == "masked":
@@ -101,9 +116,10 @@ def prepared(configuration: Configuration) -> Iterator[Prepared]:
             target=target,
             target_exists=exists,
             streams=streams(pieces),
-            programs=find_programs(major),
+            programs=programs,
             reading=_reading(configuration, end),
             folder=folder,
+            rules=configuration.rules,
         )
 
 
@@ -112,6 +128,7 @@ def _chosen(
 ) -> tuple[Piece, ...]:
     """The rows that the limit chooses, masked; an extension's rows are not copied."""
     masks = selected(source.catalog, configuration.rules)
+    _require_planned(session, masks)
     rows: Selection | None = None
     if (limit := configuration.limit) is not None:
         rows = stack.enter_context(rows_selected(session, limit, source.catalog, folder))
@@ -125,6 +142,21 @@ def _chosen(
         else:
             found += parts_of(table, parts, columns)
     return tuple(found)
+
+
+def _require_planned(session: Session, masks: Selected) -> None:
+    """Let the source plan what it is to select: that reads no row, and finds what is wrong in SQL.
+
+    Raises:
+        UnclassifiedError: an expression or a constant in refresh.toml is none.
+    """
+    for table, columns in masks.items():
+        chosen = ", ".join(columns.values())
+        query = f"EXPLAIN SELECT {chosen} FROM ONLY {table.sql}"  # noqa: S608 - that is what we ask
+        try:
+            session.execute(query.encode(), [])  # with parameters, be they none: one statement
+        except ServerError as error:
+            raise UnclassifiedError(f"{table}: the source says: {error}") from None
 
 
 def _reading(configuration: Configuration, end: End) -> End:
@@ -143,7 +175,7 @@ def _target(configuration: Configuration, origin: Identity) -> tuple[Identity, b
             TargetCluster(cluster, Names(database, ""), "").exists(database),
         )
         found = identity_of(cluster)
-    target = Identity(found.system, database, is_standby=found.is_standby)
+    target = replace(found, database=database, environment=None, releases={})
     if exists:
         with end.session(database, default_transaction_read_only="on") as session:
             target = identity_of(session)

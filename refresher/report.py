@@ -6,7 +6,7 @@ A report is one JSON file in a folder, called after the database and the run; na
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,7 +17,7 @@ from installer.host_key import FOLDER as KEY_FOLDER
 from installer.host_key import HostKey
 from installer.machine import STATE
 from installer.report import printable
-from refresher.errors import NoReportError, NotKeptError, RefreshFileError
+from refresher.errors import NoPlaceError, NoReportError, NotKeptError
 from refresher.safeguards import Identity
 
 FOLDER = Path("refresh-reports")
@@ -29,7 +29,10 @@ class Report:
     """What was done. Times are in seconds, by phase; `constraints` counts the valid ones by kind.
 
     `fingerprints` are by layer, and None where the servers' major versions differ. `environment`
-    is None where the new database has no ledger to say it in.
+    is None where the new database has no ledger to say it in. `raw_values` are counted by masked
+    column, and `by_chance` are sentences about those that have some; `unused` are rules for what
+    the source does not have; `allowed` are findings in the schema that refresh.toml lets pass,
+    `allowed_unknown` what it allows and there is not.
     """
 
     run: str
@@ -49,6 +52,11 @@ class Report:
     dropped: tuple[str, ...]
     kept: str | None
     seconds: Mapping[str, float]
+    raw_values: Mapping[str, int] = field(default_factory=dict)
+    by_chance: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    allowed_unknown: tuple[str, ...] = ()
 
     @property
     def document(self) -> dict[str, Any]:
@@ -77,14 +85,14 @@ def require_folder(folder: Path) -> None:
     """See to the folder for reports before anything else.
 
     Raises:
-        RefreshFileError: it cannot be made, or nothing can be written to it.
+        NoPlaceError: it cannot be made, or nothing can be written to it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RefreshFileError(f"{folder}, the folder for reports: {error.strerror}") from None
+        raise NoPlaceError(f"{folder}, the folder for reports: {error.strerror}") from None
 
 
 def host_key() -> HostKey | None:
@@ -96,28 +104,30 @@ def host_key() -> HostKey | None:
     return key if key.fingerprint() else None
 
 
-def last_report(folder: Path, database: str) -> dict[str, Any]:
-    """The newest report about a database.
+def last_report(folder: Path, database: str, environment: str) -> dict[str, Any]:
+    """The newest report about a database; those of other environments may lie beside it.
 
     Raises:
         NoReportError: the folder has none.
     """
-    found = sorted(folder.glob(f"{database}-{'[0-9]' * 14}.json"))
-    if not found:
-        raise NoReportError(f"{folder} has no report about {database!r} yet")
-    document: dict[str, Any] = json.loads(found[-1].read_bytes())
-    return document
+    for file in sorted(folder.glob(f"{database}-{'[0-9]' * 14}.json"), reverse=True):
+        document: dict[str, Any] = json.loads(file.read_bytes())
+        if document["environment"] in {environment, None}:
+            return document
+    raise NoReportError(f"{folder} has no report about {database!r} ({environment}) yet")
 
 
 def lines(document: Mapping[str, Any]) -> Iterator[str]:
     """A report for people."""
     source, target, rows = document["source"], document["target"], document["rows"]
-    yield f"{target['database']} is made from {source['database']} ({document['mode']} mode)"
+    made = called(target["database"], document["environment"])
+    origin = called(source["database"], source["environment"])
+    yield f"{document['mode']}: {made} is made from {origin}"
     yield f"run           {document['run']}"
-    says = document["environment"] or "not said: it has no ledger"
-    yield f"environment   {says}"
-    releases = (f"{product} {sequence}" for product, sequence in source["releases"].items())
-    yield f"releases      {', '.join(releases) or 'none'}"
+    if document["environment"] is None:
+        yield "environment   not said: it has no ledger"
+    releases = (f"{name}, sequence {number}" for name, number in source["releases"].items())
+    yield f"releases      {'; '.join(releases) or 'none'}"
     yield f"rows          {sum(rows.values())} in {len(rows)} tables, {mib(document['bytes'])}"
     yield f"sequences     {document['sequences']}"
     yield f"large objects {document['large_objects']}"
@@ -128,16 +138,39 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"not valid     {printable(name)}, as in the source"
     for what in document["left_out"]:
         yield f"not copied    {printable(what)}"
-    for layer, digest in (document["fingerprints"] or {}).items():
-        yield f"{layer:<13} {digest}"
+    for rule in document["unused"]:
+        yield f"rule unused   {printable(rule)}"
     if document["fingerprints"] is None:
         yield "schema        not compared: the servers' major versions differ"
+    else:
+        yield "schema        as the source's:"
+        for layer, digest in document["fingerprints"].items():
+            yield f"  {layer:<11} {digest}"
+    yield from _raw_values(document)
     for name in document["dropped"]:
         yield f"dropped       {name}, left by a run before"
     if document["kept"]:
         yield f"kept          {document['kept']}"
-    for phase, seconds in document["seconds"].items():
-        yield f"{phase:<13} {seconds:.1f} s"
+    phases = document["seconds"]
+    shares = (f"{phase} {seconds:.1f}" for phase, seconds in phases.items())
+    yield f"time          {sum(phases.values()):.1f} s: {', '.join(shares)}"
+
+
+def _raw_values(document: Mapping[str, Any]) -> Iterator[str]:
+    """What was searched and counted, in masked mode."""
+    if counts := document["raw_values"]:
+        yield f"raw values    {sum(counts.values())} in {len(counts)} masked columns"
+    for sentence in document["by_chance"]:
+        yield f"              {printable(sentence)}"
+    for finding in document["allowed"]:
+        yield f"allowed       {printable(finding)}"
+    for place in document["allowed_unknown"]:
+        yield f"allowed       {printable(place)}, which was not found"
+
+
+def called(database: str, environment: str | None) -> str:
+    """A database, and which environment it says that it is."""
+    return f"{database} ({environment})" if environment else database
 
 
 def mib(size: float) -> str:

@@ -11,11 +11,11 @@ bytes that PostgreSQL's tidsend() writes.
 """
 
 import os
-import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,8 +29,7 @@ CHUNK = 100_000
 SMALLEST_ROW = 28
 """Bytes of a block that each row takes at least: its header and its line pointer."""
 
-_SOME = re.compile(rb"[^\0]")
-_BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
+_FALSE = bytes.maketrans(b"0", b"\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class RowSet:
     def __init__(self, folder: Path, block_size: int = 8192) -> None:
         self._offsets = (block_size // SMALLEST_ROW // 8 + 1) * 8
         self._size = SEGMENT * self._offsets // 8
+        self._ends = tuple(f'{offset})"' for offset in range(self._offsets))
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         self._slots: dict[Rows, dict[int, int]] = defaultdict(dict)
         self._new: dict[Rows, set[int]] = defaultdict(set)
@@ -94,13 +94,21 @@ class RowSet:
     def take(self, rows: Rows) -> str:
         """An array of the positions of new rows, which then are new no more: a chunk of them."""
         positions: list[str] = []
-        while self._new[rows] and len(positions) < CHUNK:
+        count = 0
+        while self._new[rows] and count < CHUNK:
             segment = self._new[rows].pop()
             slot = self._slots[rows][segment]
-            positions += self._positions(segment, self._read(slot + 1))
+            new = self._read(slot + 1)
+            positions += self._positions(segment, new)
+            count += new.bit_count()
             self._write(slot + 1, 0)
-        self._waiting[rows] -= len(positions)
+        self._waiting[rows] -= count
         return _array(positions)
+
+    def leave(self, rows: Rows) -> None:
+        """Let new rows be new no more, as nobody asks for them."""
+        self._new[rows].clear()
+        self._waiting[rows] = 0
 
     def chunks(self, rows: Rows) -> Iterator[Chunk]:
         """All rows in the order in which they are stored, in chunks to ask `array` for."""
@@ -145,10 +153,14 @@ class RowSet:
         return int.from_bytes(bits, "little")
 
     def _positions(self, segment: int, bits: int) -> Iterator[str]:
-        for byte in _SOME.finditer(bits.to_bytes(self._size, "little")):
-            for bit in _BITS[byte[0][0]]:
-                block, offset = divmod(byte.start() * 8 + bit, self._offsets)
-                yield f'"({segment * SEGMENT + block},{offset})"'
+        """The positions in each block: joined in few steps, as it takes time for each row."""
+        flags = f"{bits:b}".encode()[::-1].translate(_FALSE)
+        for block, start in enumerate(range(0, len(flags), self._offsets)):
+            own = flags[start : start + self._offsets].rstrip(b"\0")
+            offsets = list(compress(self._ends, own))
+            if offsets:
+                begin = f'"({segment * SEGMENT + block},'
+                yield begin + f",{begin}".join(offsets)
 
     def _slot(self, rows: Rows, segment: int) -> int:
         """Where a segment's rows are; those that are new are in the slot behind it."""

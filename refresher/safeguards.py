@@ -16,8 +16,10 @@ PRODUCTION = "PRD"
 class Identity:
     """What a database says of itself.
 
-    `system` is the cluster's system identifier. `environment` is None where the database does not
-    say, `releases` has the highest sequence of each product that its ledger knows.
+    `system` is the cluster's system identifier, which a copy of its files has as well; `started` is
+    when its server started, in seconds since 1970: two servers of one identifier differ in that.
+    `environment` is None where the database does not say, `releases` has the highest sequence of
+    each product that its ledger knows.
     """
 
     system: str
@@ -25,6 +27,7 @@ class Identity:
     environment: str | None = None
     releases: Mapping[str, int] = field(default_factory=dict)
     is_standby: bool = False
+    started: str = ""
 
 
 def require_right_way(
@@ -41,7 +44,13 @@ def require_right_way(
     if environment == source.environment:
         raise WrongWayError(f"the source says that it is {environment}, which the target is to be")
     if (source.system, source.database) == (target.system, target.database):
-        raise WrongWayError(f"{where} is the source: the same database of the same cluster")
+        if source.started == target.started:
+            raise WrongWayError(f"{where} is the source: the same database of the same cluster")
+        if source.is_standby:
+            raise WrongWayError(
+                f"{where} has the source's system identifier: the source is a standby, and may "
+                "follow it"
+            )
     if target.is_standby:
         raise WrongWayError(f"{where}: its server is a standby, which follows another one")
     if target_exists:

@@ -5,6 +5,7 @@ them. So nothing is ever disabled. See pg_restore, --section.
 """
 
 import re
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,17 @@ RESTORE = ("--exit-on-error", "--no-tablespaces", SERVICE)
 _LARGE_OBJECT = re.compile(
     r"^\d+; \d+ \d+ (BLOB|BLOBS|BLOB METADATA|(ACL|COMMENT|SECURITY LABEL) - LARGE OBJECT) ?"
 )
+STATISTICS = 18
+"""The first major version whose pg_dump can dump them."""
+# Indexes of expressions and extended statistics have statistics of their own.
+_TABLES = """
+SELECT n.nspname, c.relname,
+    EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = c.oid AND indexprs IS NOT NULL)
+    OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext WHERE stxrelid = c.oid)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
 _AT_ONCE = 500
 """Sequences that one query reads."""
 
@@ -47,7 +59,9 @@ class Sections:
             CopyError: pg_dump failed, in its words; so for all that follow.
         """
         schema = ("--schema-only", f"--snapshot={self.snapshot}", f"--file={self._archive}")
-        self.running.run("pg_dump", (*DUMP, *schema), self.source)
+        # Statistics hold values of rows; they are gathered anew on the target.
+        without = ("--no-statistics",) if self.running.programs.major >= STATISTICS else ()
+        self.running.run("pg_dump", (*DUMP, *schema, *without), self.source)
 
     def before_rows(self) -> None:
         """Make schemas, types, functions and bare tables."""
@@ -57,6 +71,18 @@ class Sections:
         """Make constraints, indexes, triggers and rules, over the rows that are there."""
         options = ("--section=post-data", f"--jobs={self.jobs}")
         self.running.run("pg_restore", (*RESTORE, *options, self._archive), self.target)
+
+    def analyse(self, session: Session, done: AbstractSet[TableName]) -> None:
+        """Gather statistics of the tables that are not `done`, and of expressions in what is made.
+
+        Raises:
+            ServerError: the server refused; CopyError: vacuumdb failed.
+        """
+        rows = session.rows(_TABLES)
+        found = (TableName(*name) for *name, again in rows if again or TableName(*name) not in done)
+        if tables := [f"--table={name.sql}" for name in found]:
+            jobs = f"--jobs={self.jobs}"
+            self.running.run("vacuumdb", ("--analyze-only", jobs, SERVICE, *tables), self.target)
 
     def large_objects(self) -> None:
         """Copy the large objects, which pg_dump gives with no schema and no table alone."""
@@ -99,10 +125,11 @@ def _position(name: TableName) -> str:
 
 
 def refresh_views(target: Session, views: tuple[TableName, ...]) -> None:
-    """Fill the materialized views, each after those that it reads.
+    """Fill the materialized views, and gather their statistics, each after those that it reads.
 
     Raises:
         ServerError: the server refused.
     """
     for view in views:
         target.execute(f"REFRESH MATERIALIZED VIEW {view.sql}".encode())
+        target.execute(f"ANALYZE {view.sql}".encode())

@@ -6,33 +6,65 @@ process. Both tell how many rows it were, which have to be the same.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from threading import Thread
 from typing import IO
 
 from installer.quoting import literal
 from refresher.clients import Endpoint, Process, Running, server_words
 from refresher.errors import CopyError
+from refresher.model import TableName
 from refresher.pieces import Piece, Stream
 
 PSQL = ("--no-psqlrc", "--no-password", "--set=ON_ERROR_STOP=1", "--dbname=service=countersign")
-ONE = ("--single-transaction", "--file=-")
+QUIET = ("--tuples-only", "--no-align")
 _TAG = re.compile(r"^COPY (\d+)$", re.MULTILINE)
 _OUT = "\\g /dev/stdout\n"
+_BY_POSITION = "SET LOCAL random_page_cost = 0.05;\n"
+"""Rows are fetched in the order in which they are stored, several of each page: what they cost."""
 
 
-def copy_stream(
-    stream: Stream, snapshot: str, source: Endpoint, target: Endpoint, running: Running
+def copy_stream(  # noqa: PLR0913, PLR0917 - both ends, and what goes between them
+    stream: Stream,
+    snapshot: str,
+    source: Endpoint,
+    target: Endpoint,
+    running: Running,
+    analysed: Sequence[TableName] = (),
 ) -> tuple[int, ...]:
-    """Copy the pieces of a stream; returns how many rows each had.
+    """Copy the pieces of a stream, and have tables `analysed`; returns how many rows each had.
 
     Raises:
         CopyError: either side refused, with the table and the server's words.
     """
-    quiet = ("--tuples-only", "--no-align")
-    with running.start("psql", (*PSQL, *quiet), source, stdin=-1, piped=True) as reading:
+    return _counts(pass_on(stream, snapshot, source, target, running, analysed=analysed))
+
+
+def pass_on(  # noqa: PLR0913 - both ends, what goes between them, and what is run around it
+    stream: Stream,
+    snapshot: str,
+    source: Endpoint,
+    target: Endpoint,
+    running: Running,
+    *,
+    before: Path | None = None,
+    after: Path | None = None,
+    analysed: Sequence[TableName] = (),
+) -> str:
+    """Copy the pieces of a stream; returns what the target's psql said.
+
+    `before` and `after` are SQL that it runs around them, in the same transaction. In that, too,
+    tables are `analysed`, while their pages are in memory.
+
+    Raises:
+        CopyError: either side refused, with the table and the server's words.
+    """
+    files = [f"--file={file}" for file in (before, "-", after) if file is not None]
+    with running.start("psql", (*PSQL, *QUIET), source, stdin=-1, piped=True) as reading:
         rows, text = reading.running.stdout, script(stream, snapshot, reading.aside)
-        with running.start("psql", (*PSQL, *ONE), target, stdin=_open(rows)) as writing:
+        loading = (*PSQL, *QUIET, "--single-transaction", *files, *_analyse(analysed))
+        with running.start("psql", loading, target, stdin=_open(rows)) as writing:
             _open(rows).close()  # only the target's psql holds it now, and its end is seen
             writer = Thread(target=_write, args=(reading, text), daemon=True)
             writer.start()
@@ -40,7 +72,8 @@ def copy_stream(
                 reading.kill()  # it would read on to the end, for nobody
             reading.wait()
             writer.join()
-            return _counted(stream, reading, writing)
+            _require_passed(stream, reading, writing)
+            return writing.output
 
 
 def script(stream: Stream, snapshot: str, aside: int) -> Iterable[str]:
@@ -50,7 +83,9 @@ def script(stream: Stream, snapshot: str, aside: int) -> Iterable[str]:
     form = "FORMAT binary" if stream.binary else "FORMAT text"
     for piece in stream.pieces:
         yield f"SELECT {literal(_load(piece, form))} {_OUT}"
-        yield f"COPY ({piece.query}) TO STDOUT ({form}) {_OUT}"
+        if piece.part:
+            yield _BY_POSITION
+        yield f"COPY {piece.source} TO STDOUT ({form}) {_OUT}"
         if not stream.binary:
             yield f"SELECT '\\.' {_OUT}"
 
@@ -60,6 +95,10 @@ def _load(piece: Piece, form: str) -> str:
     if not piece.frozen:
         return f"COPY {piece.into} FROM STDIN ({form});"
     return f"TRUNCATE ONLY {piece.table.sql}; COPY {piece.into} FROM STDIN ({form}, FREEZE);"
+
+
+def _analyse(tables: Sequence[TableName]) -> tuple[str, ...]:
+    return (f"--command=ANALYZE {', '.join(table.sql for table in tables)}",) if tables else ()
 
 
 def _write(process: Process, parts: Iterable[str]) -> None:
@@ -78,16 +117,18 @@ def _open(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _counted(stream: Stream, reading: Process, writing: Process) -> tuple[int, ...]:
-    sent = tuple(map(int, _TAG.findall(reading.output)))
-    received = tuple(map(int, _TAG.findall(writing.output)))
+def _require_passed(stream: Stream, reading: Process, writing: Process) -> None:
+    sent, received = _counts(reading.output), _counts(writing.output)
     if writing.running.returncode != 0:
         raise _failure("target", _at(stream, len(received)), writing)
     if reading.running.returncode != 0:
         raise _failure("source", _at(stream, len(sent)), reading)
     if sent != received or len(sent) != len(stream.pieces):
         raise CopyError(f"the source sent {sent} rows, the target has {received}")
-    return received
+
+
+def _counts(said: str) -> tuple[int, ...]:
+    return tuple(map(int, _TAG.findall(said)))
 
 
 def _at(stream: Stream, number: int) -> Piece:

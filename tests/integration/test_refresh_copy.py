@@ -176,6 +176,35 @@ def test_views_are_filled_after_those_that_they_read(pair: Pair, tmp_path: Path)
     assert pair.qat.psql(populated, "crm") == "f"
 
 
+STATISTICS = """
+SELECT schemaname, tablename, attname, inherited FROM pg_stats
+WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND NOT EXISTS (
+    SELECT FROM pg_class WHERE relname = tablename AND relkind = 'p')
+UNION ALL SELECT schemaname, statistics_name, dependencies::text, false FROM pg_stats_ext
+ORDER BY 1, 2, 3, 4
+"""
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_the_planner_knows_as_much_as_if_all_were_analysed_at_the_end(
+    writing: Pair, tmp_path: Path
+) -> None:
+    writing.prd.psql(
+        "CREATE STATISTICS sales.both (dependencies) ON id, name FROM sales.person", "crm"
+    )
+
+    run(writing.configuration(), tmp_path)
+
+    found = writing.qat.psql(STATISTICS, "crm")
+    writing.qat.psql("ANALYZE", "crm")
+    assert found == writing.qat.psql(STATISTICS, "crm")
+    assert "sales|both|{" in found
+    assert {"sales|wide_md5_idx|md5|f", "sales|a_last|n|f", "sales|thing|what|t"} <= {
+        *found.split()
+    }
+    writing.prd.psql("DROP STATISTICS sales.both", "crm")
+
+
 def test_a_trigger_does_not_fire_for_rows_that_are_copied(pair: Pair, tmp_path: Path) -> None:
     run(pair.configuration(), tmp_path)
 
@@ -530,7 +559,7 @@ def test_the_command_prints_the_report_and_keeps_it(pair: Pair, tmp_path: Path) 
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(kept.stdout)
-    assert "environment   QAT" in shown.stdout.decode()
+    assert "copy: crm (QAT) is made from crm (PRD)" in shown.stdout.decode()
 
 
 def test_the_command_refuses_with_an_exit_code_of_its_own(pair: Pair, tmp_path: Path) -> None:
@@ -547,4 +576,4 @@ def test_the_command_refuses_with_an_exit_code_of_its_own(pair: Pair, tmp_path: 
 
 def test_a_machine_without_the_programs_is_told_so() -> None:
     with pytest.raises(NotReadyError, match="no psql, pg_dump"):
-        clients.find_programs(15, ("/nowhere/*/bin",))
+        clients.find_programs(15, Path("/nowhere"))

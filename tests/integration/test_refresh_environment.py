@@ -14,7 +14,7 @@ from installer.transaction import Origin
 from refresher.identity import identity_of, set_environment
 from refresher.report import Report, write_report
 from refresher.safeguards import Identity
-from tests.cluster import Cluster
+from tests.cluster import Cluster, private_cluster
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +103,21 @@ def test_a_database_without_a_ledger_says_nothing(database: str) -> None:
     with Session.open(database) as session:
         assert not set_environment(session, "QAT")
         assert identity_of(session).environment is None
+
+
+def test_databases_of_one_server_are_known_as_such_and_its_next_start_is_not() -> None:
+    found = []
+    with private_cluster() as own:
+        for _ in range(2):
+            for name in ("postgres", "template1"):
+                with Session.open(own.conninfo(name)) as session:
+                    found.append(identity_of(session))
+            own.crash()
+            own.start()
+
+    one, other, later, _ = found
+    assert (one.system, one.started) == (other.system, other.started)
+    assert (one.system, one.started < later.started) == (later.system, True)
 
 
 def test_a_report_is_signed_by_the_hosts_key(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from installer.quoting import literal, quoted
 from installer.session import ServerError, Session
 from refresher.catalog import read_source
 from refresher.classification import require_classified
-from refresher.masks import expression
-from refresher.model import Column, TableName
+from refresher.masks import LARGE, expression
+from refresher.model import Column, Table, TableName
 from refresher.rules import Rule
 from refresher.suggestions import suggestions
 from tests.cluster import Cluster
@@ -51,14 +51,25 @@ def column(type_: str, name: str = "v", **given: bool) -> Column:
     return replace(made, **given)  # type: ignore[arg-type]  # flags of a column
 
 
-def masked(session: Session, of: Column, rule: Rule, values: str) -> list[object]:
+def of_bytes(size: int, name: str = "many") -> Table:
+    """A table as the catalog tells it, of that size; its statistics are those of public.`name`."""
+    named = TableName("public", name)
+    return Table(named, (), 0, size, (), None, is_partitioned=False, parents=())
+
+
+SIZES = pytest.mark.parametrize("table", [of_bytes(0), of_bytes(LARGE)], ids=["small", "large"])
+
+
+def masked(
+    session: Session, of: Column, rule: Rule, values: str, table: Table | None = None
+) -> list[object]:
     """The masks of `values`, which is SQL for the rows of a table with the columns v and who."""
-    query = f"SELECT {expression(of, rule)} FROM ({values}) AS t ({quoted(of.name)}, who)"
+    query = f"SELECT {expression(of, rule, table)} FROM ({values}) AS t ({quoted(of.name)}, who)"
     return [row[0] for row in session.rows(query)]
 
 
-def one(session: Session, of: Column, rule: Rule, value: str) -> object:
-    return masked(session, of, rule, f"SELECT {value}::{of.type}, 7")[0]
+def one(session: Session, of: Column, rule: Rule, value: str, table: Table | None = None) -> object:
+    return masked(session, of, rule, f"SELECT {value}::{of.type}, 7", table)[0]
 
 
 TEXTS = [
@@ -151,6 +162,66 @@ def test_a_hash_is_the_hmac_that_python_computes(source: Session) -> None:
     assert found == hmac.new(bytes.fromhex(KEY), message, hashlib.sha256).hexdigest()
 
 
+def derived(domain: str, purpose: str, message: bytes, key: str = KEY) -> bytes:
+    """SHA-256 of a message behind a block with the key that a domain has for a purpose."""
+    its_key = hmac.new(bytes.fromhex(key), f"{domain}\0{purpose}\0".encode(), hashlib.sha256)
+    return hashlib.sha256(its_key.digest() + bytes(32) + message).digest()
+
+
+def test_the_digits_of_an_email_and_a_phone_are_those_that_python_computes(source: Session) -> None:
+    mail = str(one(source, column("text"), Rule("email", "c.mail"), "'Ann Müller'"))
+    phone = str(one(source, column("text"), Rule("phone", "c.phone"), "'Ann Müller'"))
+    raw = "Ann Müller".encode()
+    assert mail.endswith(f".{derived('c.mail', 'email', raw)[:8].hex()}@example.com")
+    digits = derived("c.phone", "phone", raw)[:6].hex()
+    assert phone == "+999" + digits.translate(str.maketrans("abcdef", "012345"))
+
+
+def permuted(number: int, bits: int) -> int:
+    """The permutation of the domain d, as numbers of Python's."""
+
+    def random(turn: int, half: int) -> bytes:
+        return derived("d", "integer", (turn << 40 | half).to_bytes(8, "big"))
+
+    def first(turn: int, half: int, bits: int) -> int:
+        return int.from_bytes(random(turn, half)[:4], "big") % (1 << bits)
+
+    def entry(turn: int, half: int, bits: int) -> int:
+        at = 2 * (half % 16)
+        return int.from_bytes(random(turn, half // 16)[at : at + 2], "big") % (1 << bits)
+
+    def line(turn: int, half: int, bits: int) -> int:
+        return (half * first(turn, 0, 31) + first(turn, 1, 31)) % (2**32 + 15) % (1 << bits)
+
+    high, below = (bits + 1) // 2, number % (1 << bits)
+    low = bits - high
+    if bits <= 31:
+        upper, lower = divmod(below * (first(0, 0, bits) | 1) % (1 << bits), 1 << low)
+        lower ^= entry(1, upper, low)
+        upper ^= entry(2, lower, high)
+        below = (lower * (1 << high) + upper) * (first(3, 0, bits) | 1) % (1 << bits)
+    else:
+        left, right = divmod(below, 1 << high)
+        left ^= line(0, right, low)
+        right ^= first(1, left, high)
+        left ^= first(2, right, low)
+        right ^= line(3, left, high)
+        below = left * (1 << high) + right
+    return below - ((1 << bits) if number < 0 else 0)
+
+
+@SIZES
+@pytest.mark.parametrize("bits", [8, 9, 15, 16, 30, 31, 32, 33, 62, 63])
+def test_a_number_is_permuted_as_python_permutes_it(
+    source: Session, bits: int, table: Table
+) -> None:
+    step = 2**bits // 40 + 1
+    numbers = sorted({-(2**bits), -1, 0, 1, 2**bits - 1, *range(-(2**bits), 2**bits, step)})
+    values = f"SELECT n::bigint, 1 FROM unnest('{{{','.join(map(str, numbers))}}}'::bigint[]) AS n"
+    masks = masked(source, column("bigint"), Rule("integer", "d", bits=bits), values, table)
+    assert masks == [permuted(number, bits) for number in numbers]
+
+
 def test_a_hash_of_a_uuid_is_a_uuid_of_version_8(source: Session) -> None:
     found = str(one(source, column("uuid"), Rule("hash", "c.id"), "gen_random_uuid()"))
     assert (found[14], found[19]) == ("8", "8")
@@ -164,31 +235,86 @@ def test_hashes_emails_and_numbers_stay_unique_over_many_rows(source: Session) -
         (column("integer"), Rule("integer", "d"), "i"),
         (column("bigint"), Rule("integer", "d"), "i::bigint"),
     ]:
-        masks = masked(source, of, rule, values.format(value))
+        masks = masked(source, of, rule, values.format(value), of_bytes(LARGE))
         assert len(set(masks)) == MANY
 
 
-def test_the_numbers_of_smallint_are_permuted_and_keep_their_sign(source: Session) -> None:
+@SIZES
+def test_the_numbers_of_smallint_are_permuted_and_keep_their_sign(
+    source: Session, table: Table
+) -> None:
     values = "SELECT i::smallint, i FROM generate_series(-32768, 32767) AS i"
-    masks = masked(source, column("smallint"), Rule("integer", "d"), values)
+    masks = masked(source, column("smallint"), Rule("integer", "d"), values, table)
     assert sorted(masks) == list(range(-32768, 32768))  # type: ignore[type-var]  # integers
     assert all((mask < 0) == (i < 0) for i, mask in enumerate(masks, -32768))  # type: ignore[operator]
     assert sum(mask == i for i, mask in enumerate(masks, -32768)) < 20
 
 
+@SIZES
 @pytest.mark.parametrize("bits", [8, 9, 15, 31, 63])
-def test_the_ends_of_a_range_stay_within_it(source: Session, bits: int) -> None:
+def test_the_ends_of_a_range_stay_within_it(source: Session, bits: int, table: Table) -> None:
     ends = [0, 1, 2**bits - 2, 2**bits - 1, -1, -(2**bits)]
     values = " UNION ALL ".join(f"SELECT '{end}'::bigint, 1" for end in ends)
-    masks = masked(source, column("bigint"), Rule("integer", "d", bits=bits), values)
+    masks = masked(source, column("bigint"), Rule("integer", "d", bits=bits), values, table)
     assert len(set(masks)) == len(ends)
     assert all(-(2**bits) <= mask < 2**bits for mask in masks)
 
 
-def test_a_number_beyond_the_bits_is_refused_and_not_shown(source: Session) -> None:
-    with pytest.raises(ServerError, match="a number has more than 31 bits") as refused:
-        one(source, column("bigint"), Rule("integer", "d", bits=31), "'987654321987'")
-    assert "987654321987" not in str(refused.value)
+@SIZES
+@pytest.mark.parametrize("number", ["987654321987", "-987654321987", "9123456789123456789"])
+@pytest.mark.parametrize("bits", [31, 32])
+def test_a_number_beyond_the_bits_is_refused_and_not_shown(
+    source: Session, number: str, bits: int, table: Table
+) -> None:
+    with pytest.raises(ServerError, match=f"a number has more than {bits} bits") as refused:
+        one(source, column("bigint"), Rule("integer", "d", bits=bits), f"'{number}'", table)
+    assert number.strip("-") not in str(refused.value)
+
+
+MASKED_TEXTS = ("hash", "email", "name", "address", "city", "phone", "text")
+MANY_ROWS = """
+CREATE TABLE {name} AS SELECT
+    CASE i % 7 WHEN 0 THEN '' WHEN 1 THEN NULL WHEN 2 THEN 'Ann "Ä", {{B}} \\ ' ELSE 'u' || i END
+        AS {column}, i AS who FROM generate_series(1, 700) AS i;
+ALTER TABLE {name} ALTER {column} TYPE {type};
+ANALYZE {name};
+"""
+
+
+@pytest.mark.parametrize("type_", ["text", "varchar(80)", "char(80)", "bpchar", "public.citext"])
+def test_a_large_table_has_the_masks_of_a_small_one(
+    cluster: Cluster, source: Session, type_: str
+) -> None:
+    cluster.psql("CREATE EXTENSION IF NOT EXISTS citext; DROP TABLE IF EXISTS many")
+    cluster.psql(MANY_ROWS.format(name="many", column="v", type=type_))
+    common = "SELECT cardinality(most_common_vals::text::text[]) FROM pg_stats"
+    assert source.one(f"{common} WHERE tablename = 'many' AND attname = 'v'") == 2
+    exactly = cluster.psql(
+        "SELECT format_type(atttypid, atttypmod), atttypid::regtype FROM pg_attribute"
+        " WHERE attrelid = 'many'::regclass AND attname = 'v'"
+    )
+    type_, base = exactly.split("|")
+    of = replace(column(type_), base="public.citext" if "citext" in base else base)
+    for kind in MASKED_TEXTS:
+        small, large = (
+            masked(source, of, Rule(kind, "d"), "SELECT v, who FROM many", of_bytes(size))
+            for size in (LARGE - 1, LARGE)
+        )
+        assert large == small
+        assert large.count(None) == 100
+        assert len(set(large)) > 20
+    cluster.psql("DROP TABLE many")
+
+
+@pytest.mark.parametrize("type_", ["uuid", "bytea", "text", "integer"])
+def test_a_large_table_without_statistics_is_masked_alike(source: Session, type_: str) -> None:
+    rule = Rule("integer" if type_ == "integer" else "hash", "d")
+    value = {"uuid": "md5(i::text)::uuid", "bytea": "'x'::bytea"}.get(type_, f"i::{type_}")
+    values = f"SELECT {value}, i FROM generate_series(1, 50) AS i"
+    small, large = (
+        masked(source, column(type_), rule, values, of_bytes(size)) for size in (0, LARGE)
+    )
+    assert large == small
 
 
 def test_foreign_keys_match_after_both_sides_were_masked(source: Session) -> None:
@@ -203,6 +329,7 @@ def test_foreign_keys_match_after_both_sides_were_masked(source: Session) -> Non
         column("integer"),
         Rule("integer", "c.id"),
         "SELECT i, i FROM generate_series(1, 500) AS i",
+        of_bytes(LARGE),
     )
     assert wide == narrow
 
@@ -308,8 +435,12 @@ def test_names_constants_and_keys_of_documents_are_data(
     source.rows(f"SET standard_conforming_strings = {strings}")
     source.rows("SET backslash_quote = off; SET escape_string_warning = off")
     for rule in (Rule("constant", value=evil), Rule("hash", "d"), Rule("text", "d")):
-        found = masked(source, column("text", evil), rule, "SELECT 'x'::text, 1")
-        assert found == masked(source, column("text"), rule, "SELECT 'x'::text, 1")
+        found = [
+            masked(source, column("text", name), rule, "SELECT 'x'::text, 1", table)
+            for name in (evil, "v")
+            for table in (None, of_bytes(LARGE, evil))
+        ]
+        assert found == [found[0]] * 4
     key = evil.replace('"', "")
     document = Rule("json", paths=((f'"{key}"', Rule("constant", value=evil)),))
     value = f"jsonb_build_object({literal(key)}::text, 'x', 'other', 1)"

@@ -12,13 +12,16 @@ from installer.quoting import literal
 from refresher import pieces
 from refresher.catalog import in_order
 from refresher.clients import Endpoint, server_words, start_options
+from refresher.closing import Part
 from refresher.configuration import parse_configuration
 from refresher.errors import RefreshFileError, WrongWayError
 from refresher.model import Column, Table, TableName
-from refresher.pieces import Piece, copied, pieces_of, streams
+from refresher.pieces import Piece, Stream, copied, parts_of, pieces_of, streams
 from refresher.report import last_report
+from refresher.rowset import RowSet
 from refresher.safeguards import Identity, require_right_way
 from refresher.stream import script
+from refresher.subset import Level, Rows
 from refresher.target import Names
 
 FILE = """
@@ -54,6 +57,8 @@ TABLE = Table(
 )
 PRD = Identity("1", "crm", "PRD", {"crm": 14})
 QAT = Identity("2", "crm", "QAT", {"crm": 14})
+CLONE = replace(PRD, environment="QAT", started="2")
+"""A cluster that was made of the files of PRD's: it has the same identifier, and another server."""
 
 
 def test_a_file_needs_little() -> None:
@@ -76,6 +81,7 @@ def test_a_file_needs_little() -> None:
         ('database = "crm"', f'database = "{"x" * 39}"', "does not match"),
         ("[source]", '[columns."s.t"]\n[source]', "mode copy copies all"),
         ("[refresh]", '[refresh]\nkey = "/k"', "mode copy copies all"),
+        ("[refresh]", '[refresh]\nprograms = "bin"', "programs is 'bin'"),
         ('"copy"', '"masked"', "needs a key"),
         ("[refresh]", "[refresh", "not TOML"),
     ],
@@ -89,7 +95,7 @@ def test_a_file_that_says_something_else_is_refused(before: str, after: str, tol
 
 def test_a_report_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(RefreshFileError, match="no report about 'crm'"):
-        last_report(tmp_path, "crm")
+        last_report(tmp_path, "crm", "QAT")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,7 @@ def test_a_report_that_is_not_there_is_told(tmp_path: Path) -> None:
         (PRD, replace(QAT, environment="PRD"), "says that it is PRD"),
         (PRD, replace(QAT, environment="DEV"), "says that it is DEV, refresh.toml calls it QAT"),
         (PRD, replace(PRD, environment="QAT"), "is the source"),
+        (replace(PRD, is_standby=True), CLONE, "the source is a standby, and may follow it"),
         (PRD, replace(QAT, is_standby=True), "standby"),
         (PRD, replace(QAT, releases={"crm": 15}), "crm has sequence 15, the source 14"),
         (PRD, replace(QAT, releases={"erp": 1}), "erp has sequence 1, the source none"),
@@ -114,7 +121,9 @@ def test_prd_is_never_made_anew_even_where_it_is_gone() -> None:
         require_right_way(replace(PRD, environment=None), QAT, "PRD", target_exists=False)
 
 
-@pytest.mark.parametrize("target", [QAT, replace(QAT, environment=None), replace(QAT, releases={})])
+@pytest.mark.parametrize(
+    "target", [QAT, CLONE, replace(QAT, environment=None), replace(QAT, releases={})]
+)
 def test_a_target_that_is_older_or_says_nothing_may_be_replaced(target: Identity) -> None:
     require_right_way(PRD, target, "QAT", target_exists=True)
 
@@ -159,6 +168,42 @@ def test_a_generated_column_is_left_to_the_target() -> None:
 
     assert copied(table) == (COLUMN,)
     assert piece.into == '"s"."t" ("id")'
+
+
+def test_a_table_is_analysed_with_its_rows_where_they_are_all_there_and_its_only_ones() -> None:
+    large = replace(TABLE, name=TableName("s", "large"), bytes=3 * pieces.LARGE)
+    parent = replace(TABLE, name=TableName("s", "parent"))
+    made = [piece for table in (TABLE, large, parent) for piece in pieces_of(table, 100)]
+
+    found = [name for stream in streams(made) for name in stream.analysed({parent.name})]
+
+    assert found == [TABLE.name]
+
+
+def test_a_table_is_read_by_a_query_only_where_its_rows_are_chosen_or_masked() -> None:
+    (plain,) = pieces_of(TABLE, 100)
+    (masked,) = pieces_of(TABLE, 100, {"id": "md5(id)"})
+    first, _ = pieces_of(replace(TABLE, bytes=2 * pieces.LARGE), 100)
+
+    assert plain.source == '"s"."t"'
+    assert masked.source == '(SELECT md5(id) FROM ONLY "s"."t")'
+    assert first.source == """(SELECT "id" FROM ONLY "s"."t" WHERE ctid < '(50,0)')"""
+
+
+def test_rows_at_positions_are_fetched_at_the_price_of_a_scan_and_others_are_not(
+    tmp_path: Path,
+) -> None:
+    with RowSet(tmp_path) as rows:
+        rows.add(Rows(TABLE.name, Level.CHOSEN), 0, bytes([7, 0, 1]))
+        chunks = rows.chunks(Rows(TABLE.name, Level.CHOSEN))
+        (some,) = parts_of(TABLE, [Part(rows, TABLE.name, chunk) for chunk in chunks])
+        text = "".join(script(Stream((some,), binary=True), "00-1", 5))
+    (every,) = pieces_of(TABLE, 100)
+
+    query = 'COPY (SELECT "id" FROM ONLY "s"."t" WHERE ctid >= \'(0,0)\''
+    assert f"SET LOCAL random_page_cost = 0.05;\n{query}" in text
+    assert """ctid = ANY ('{"(7,1)"}'::pg_catalog.tid[])) TO STDOUT""" in text
+    assert "SET LOCAL" not in "".join(script(Stream((every,), binary=True), "00-1", 5))
 
 
 def test_what_is_sent_is_said_in_constants_that_cannot_end_early() -> None:

@@ -60,6 +60,15 @@ def test_a_member_is_chosen_and_a_chosen_row_may_become_a_member(tmp_path: Path)
         assert (rows.count(MEMBER), rows.count(CHOSEN)) == (2, 2)
 
 
+def test_rows_that_nobody_asks_for_are_new_no_more_and_chosen(tmp_path: Path) -> None:
+    with RowSet(tmp_path) as rows:
+        add(rows, CHOSEN, [(0, 1), (300, 2)])
+        rows.leave(CHOSEN)
+        assert rows.fullest() is None
+        assert rows.count(CHOSEN) == 2
+        assert read(rows.take(CHOSEN)) == []
+
+
 def test_tables_do_not_share_rows(tmp_path: Path) -> None:
     other = Rows(TableName("sales", "customer"), Level.CHOSEN)
     with RowSet(tmp_path) as rows:

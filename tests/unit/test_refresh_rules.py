@@ -8,11 +8,11 @@ import pytest
 from installer.errors import ConfigurationError
 from installer.settings import Table as Toml
 from installer.settings import load_toml
-from refresher.classification import require_classified, rules_of
+from refresher.classification import require_classified, rules_of, unused
 from refresher.documents import steps
 from refresher.errors import UnclassifiedError
 from refresher.keyed import words
-from refresher.masks import CLASSES, expression
+from refresher.masks import CLASSES, LARGE, expression
 from refresher.model import Catalog, Column, ForeignKey, Table, TableName
 from refresher.rules import OPTIONS, Rule, parse_rule, parse_rules
 from refresher.suggestions import section, suggested, suggestions
@@ -133,6 +133,16 @@ def test_more_bits_than_the_type_has_are_refused() -> None:
         expression(column("v", "integer"), Rule("integer", "d", bits=63))
 
 
+@pytest.mark.parametrize("kind, is_prepared", [("hash", True), ("text", True), ("keep", False)])
+def test_only_for_a_large_table_something_is_computed_before_its_first_row(
+    kind: str, *, is_prepared: bool
+) -> None:
+    of, its_rule = column("v"), Rule(kind, "d")
+    small, large = (expression(of, its_rule, table("t", bytes=size)) for size in (LARGE - 1, LARGE))
+    assert expression(of, its_rule) == small
+    assert (large != small) is is_prepared
+
+
 def test_the_author_of_an_expression_may_say_that_it_is_unique() -> None:
     of = column("v", unique=True)
     assert "upper(v)" in expression(of, rule(class_="sql", sql="upper(v)", unique=True))
@@ -150,13 +160,26 @@ def test_all_columns_without_a_class_are_named_at_once() -> None:
     ]
 
 
-def test_rules_for_what_there_is_not_are_refused() -> None:
+def test_rules_for_what_there_is_not_are_told_and_refuse_nothing() -> None:
     made = catalog(table("customer", column("mail"), column("up", generated=True)))
     rules = {"mail": Rule("null"), "mial": Rule("null"), "up": Rule("null")}
-    found = refusal(made, {"crm.customer": rules, "crm.custmer": {}})
-    assert "there is no column mial to mask; did you mean 'mail'?" in found
-    assert "there is no column up to mask" in found
-    assert "crm.custmer: there is no such table; did you mean 'crm.customer'?" in found
+    require_classified(made, {"crm.customer": rules})
+    found = list(unused(made, {"crm.customer": rules, "crm.custmer": {}}))
+    assert found == [
+        "crm.customer: there is no column mial to mask; did you mean 'mail'?",
+        "crm.customer: there is no column up to mask; known are mail",
+        "crm.custmer: there is no such table; did you mean 'crm.customer'?",
+    ]
+
+
+def test_a_misspelt_rule_is_named_where_its_column_has_none() -> None:
+    found = refusal(
+        catalog(table("customer", column("mail"))), {"crm.customer": {"mial": Rule("null")}}
+    )
+    assert found.splitlines() == [
+        "crm.customer: column mail (text) has no class",
+        "crm.customer: there is no column mial to mask; did you mean 'mail'?",
+    ]
 
 
 def test_a_part_of_a_primary_key_has_to_be_unique() -> None:
