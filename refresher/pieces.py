@@ -41,8 +41,8 @@ class Piece:
     """Rows of one table: what is selected on the source, and the columns that it goes into.
 
     `bytes` is an estimate of what it takes on disk. No columns: all of them. `part` has a condition
-    that is large, and made when it is asked for. A piece that is `frozen` is all that its table is
-    to have: rows are written as VACUUM FREEZE would leave them, and so need not be written again.
+    that is large, and made when it is asked for. A piece that is `sole` is all that its table is
+    to have.
     One that is `plain` is all that its table has: COPY reads the table, and no query.
     """
 
@@ -51,7 +51,7 @@ class Piece:
     select: str
     bytes: int
     part: Condition | None = None
-    frozen: bool = False
+    sole: bool = False
     plain: bool = False
 
     @property
@@ -88,7 +88,7 @@ class Stream:
 
         Not `parents` of others: that reads the children, too, which another stream may hold.
         """
-        whole = (piece.table for piece in self.pieces if piece.frozen)
+        whole = (piece.table for piece in self.pieces if piece.sole)
         return tuple(table for table in whole if table not in parents)
 
 
@@ -132,7 +132,7 @@ def pieces_of(
             all_of_it,
             select=all_of_it.select + where,
             bytes=table.bytes // count,
-            frozen=count == 1,
+            sole=count == 1,
             plain=count == 1 and not expressions,
         )
         for where in _ranges(pages, count)

@@ -82,7 +82,7 @@ def script(stream: Stream, snapshot: str, aside: int) -> Iterable[str]:
     yield f"SET TRANSACTION SNAPSHOT {literal(snapshot)};\n"
     form = "FORMAT binary" if stream.binary else "FORMAT text"
     for piece in stream.pieces:
-        yield f"SELECT {literal(_load(piece, form))} {_OUT}"
+        yield f"SELECT {literal(_load(piece, form, freezes=stream.binary))} {_OUT}"
         if piece.part:
             yield _BY_POSITION
         yield f"COPY {piece.source} TO STDOUT ({form}) {_OUT}"
@@ -90,9 +90,13 @@ def script(stream: Stream, snapshot: str, aside: int) -> Iterable[str]:
             yield f"SELECT '\\.' {_OUT}"
 
 
-def _load(piece: Piece, form: str) -> str:
-    """What the target's psql runs before the rows; it freezes those of a table that it emptied."""
-    if not piece.frozen:
+def _load(piece: Piece, form: str, *, freezes: bool) -> str:
+    """What the target's psql runs before the rows.
+
+    Rows of a large table are written as VACUUM FREEZE would leave them, and so need not be written
+    again. The table has to be emptied for that: a small one costs less without.
+    """
+    if not (freezes and piece.sole):
         return f"COPY {piece.into} FROM STDIN ({form});"
     return f"TRUNCATE ONLY {piece.table.sql}; COPY {piece.into} FROM STDIN ({form}, FREEZE);"
 

@@ -209,11 +209,22 @@ def test_rows_at_positions_are_fetched_at_the_price_of_a_scan_and_others_are_not
 def test_what_is_sent_is_said_in_constants_that_cannot_end_early() -> None:
     odd = replace(TABLE, name=TableName('a"b', "c'd\\e"))
 
-    text = "".join(script(streams(pieces_of(odd, 0))[0], "00-1", 5))
+    text = "".join(script(Stream(pieces_of(odd, 0), binary=True), "00-1", 5))
 
     name = r'''"a""b"."c''d\\e"'''
-    assert f"E'TRUNCATE ONLY {name}; COPY {name} FROM STDIN (FORMAT text, FREEZE);'" in text
+    assert f"E'TRUNCATE ONLY {name}; COPY {name} FROM STDIN (FORMAT binary, FREEZE);'" in text
     assert literal("it's") == "'it''s'"
+
+
+def test_small_tables_are_not_emptied_to_be_frozen() -> None:
+    (small,) = streams(pieces_of(TABLE, 0))
+
+    text = "".join(script(small, "00-1", 5))
+
+    assert not small.binary
+    assert "TRUNCATE" not in text
+    assert "FREEZE" not in text
+    assert small.analysed(frozenset()) == (TABLE.name,)
 
 
 def test_an_option_with_spaces_stays_one_option() -> None:
