@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -364,6 +365,7 @@ def main() -> NoReturn:
     os.environ.clear()
     os.environ.update(ENVIRONMENT | kept)
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a password of a database's may be in memory
     try:
         cli.main(prog_name="countersign-install", standalone_mode=False, obj=session)
     except click.ClickException as error:

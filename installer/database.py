@@ -41,6 +41,7 @@ from installer.tree import Digest
 
 POLL_INTERVAL = 0.05
 STARTED, APPLIED = "statement started", "statement applied"
+_OWN_OPTIONS = "-c search_path=pg_catalog -c role=none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Database:
     def __init__(self, session: Session, target: DatabaseTarget) -> None:
         self._session = session
         self._target = target
+        self._is_held = False
 
     def require_suitable(self) -> None:
         """Refuse a pooler, a standby, and roles that let a script reach the ledger."""
@@ -217,10 +219,13 @@ class Database:
         return found
 
     @contextmanager
-    def transaction(self, *, watched: bool = False) -> Iterator["Transaction"]:
+    def transaction(
+        self, *, watched: bool = False, keeps_settings: bool = False
+    ) -> Iterator["Transaction"]:
         """One transaction that holds the install lock and has a ledger; commits at the end.
 
-        Where it is `watched`, a LockTimeoutError names those who held the lock.
+        Where it is `watched`, a LockTimeoutError names those who held the lock. Its settings end
+        with it, unless it `keeps_settings` for `run_alone`.
 
         Raises:
             LockedError: another install held the lock for longer than the host file allows.
@@ -240,6 +245,8 @@ class Database:
             self._session.rollback()
             raise
         self._commit()
+        if not keeps_settings:  # also those of what COMMIT itself has run
+            self._session.leave_role()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -250,9 +257,11 @@ class Database:
         """
         with server_words(DatabaseUnavailableError, f"database {self._target.name}"):
             self._lock("pg_try_advisory_lock")
+        self._is_held = True
         try:
             yield
         finally:
+            self._is_held = False
             if not self._session.is_lost:  # whose end frees the lock
                 with server_words(DatabaseUnavailableError, f"database {self._target.name}"):
                     self._session.rows(queries.UNLOCK, [queries.ADVISORY_LOCK])
@@ -309,7 +318,9 @@ class Database:
                 f"database {self._target.name}: the schema countersign belongs to another role "
                 "than the login role; nothing in it can be trusted"
             )
-        return bool(self._session.one("SELECT to_regclass('countersign.ledger') IS NOT NULL"))
+        return bool(
+            self._session.one("SELECT pg_catalog.to_regclass('countersign.ledger') IS NOT NULL")
+        )
 
     def _ensure_ledger(self) -> None:
         has_ledger = self._has_ledger()
@@ -317,6 +328,8 @@ class Database:
             return
         needed = ["environment.sql"] if has_ledger else ["ledger.sql", "environment.sql"]
         try:
+            # What is made here keeps the functions and operators that it names.
+            self._session.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
             for name in needed:
                 self._session.execute(files("installer").joinpath(name).read_bytes())
         except ServerError as error:
@@ -330,6 +343,9 @@ class Database:
 
     def _commit(self) -> None:
         try:
+            if self._is_held:  # a script may have let go of it
+                self._session.rows(queries.HOLD_ON, [queries.ADVISORY_LOCK] * 2)
+            self._session.execute(queries.BEFORE_COMMIT)
             self._session.commit()
         except ServerError as error:
             if error.lost:
@@ -362,7 +378,7 @@ class _Watch:
 
     def _look(self) -> None:
         try:
-            with Session.open(self._connection) as watching:
+            with Session.open(self._connection, options=_OWN_OPTIONS) as watching:
                 while not self._ended.wait(POLL_INTERVAL):
                     rows = watching.rows(queries.BLOCKERS, [self._pid])
                     self.holders = tuple(row[0] for row in rows) or self.holders
@@ -383,6 +399,7 @@ def _startup_options(target: DatabaseTarget) -> str:
         "check_function_bodies": "on",
         "standard_conforming_strings": "on",
         "row_security": "on",
+        "role": "none",
     }
     pairs = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return " ".join(pairs)

@@ -203,7 +203,7 @@ def _run_alone(change: Change, statement: _Statement, *, begun: bool) -> None:
     if not (index and _settled(change, statement, index, begun=begun)):
         with change.database.transaction() as transaction:
             _record(change, statement, transaction, STARTED)
-        with change.database.transaction() as transaction:
+        with change.database.transaction(keeps_settings=True) as transaction:
             _set_up(statement, transaction)
             transaction.drop_functions()
         try:
@@ -237,10 +237,13 @@ def _settled(change: Change, statement: _Statement, index: ConcurrentIndex, *, b
 
 def _is_valid(change: Change, statement: _Statement, index: ConcurrentIndex) -> bool | None:
     """Whether the index is valid, as the script would find it; None: there is none of that name."""
-    of_name = f"pg_catalog.to_regclass({literal(index.name)})"
+    of_name = f"pg_catalog.to_regclass({literal(index.name)})::pg_catalog.oid"
     queries = (
-        f"SELECT FROM pg_catalog.pg_class WHERE oid = {of_name}",
-        f"SELECT FROM pg_catalog.pg_index WHERE indexrelid = {of_name} AND indisvalid",
+        f"SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) {of_name}",
+        (
+            "SELECT FROM pg_catalog.pg_index WHERE indisvalid "
+            f"AND indexrelid OPERATOR(pg_catalog.=) {of_name}"
+        ),
     )
     with change.database.transaction() as transaction:
         _set_up(statement, transaction)

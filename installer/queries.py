@@ -1,5 +1,8 @@
 """What `installer.database` asks the server, schema-qualified: whatever search_path is.
 
+So are operators where PostgreSQL has none for the very types, such as name and text: it would take
+one of a script's that fits them better (PostgreSQL, "Operator Type Resolution").
+
 Queries in bytes go past psycopg's cursors, with PostgreSQL's own parameters.
 """
 
@@ -7,7 +10,7 @@ ADVISORY_LOCK = 0x636F756E74657273  # "counters" in ASCII: one install at a time
 
 FIND_FUNCTION = {
     name: b"SELECT oid, ctid FROM pg_catalog.pg_proc "
-    b"WHERE oid = 'countersign.%b'::pg_catalog.regprocedure" % signature
+    b"WHERE oid = 'countersign.%b'::pg_catalog.regprocedure::pg_catalog.oid" % signature
     for name, signature in {
         "run_script": b"run_script(text[])",
         "insert_rows": b"insert_rows(text,text[])",
@@ -31,7 +34,15 @@ FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.=) $3::pg_catalog.oid
 DROP_FUNCTIONS = (
     b"DROP FUNCTION countersign.run_script(text[]), countersign.insert_rows(text, text[])"
 )
-RESET_SESSION = b"RESET ALL; DEALLOCATE ALL; DISCARD TEMP"
+RESET_SESSION = b"RESET ALL; DEALLOCATE ALL; CLOSE ALL; DISCARD TEMP"
+# COMMIT runs the queries of cursors WITH HOLD, and triggers that were deferred again when all were
+# settled, as the login role. So there is no such cursor, and such a trigger cannot write. What is
+# committed is on the disk before anyone is told, also where the database's owner would not wait.
+BEFORE_COMMIT = b"""
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
+CLOSE ALL; SET TRANSACTION READ ONLY
+"""
 SUITABLE = """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
     pg_catalog.current_setting('wal_level'),
@@ -40,11 +51,20 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
     login.rolsuper, pg_catalog.pg_has_role(login.oid, owner.oid, 'MEMBER'),
     owner.rolsuper, pg_catalog.pg_has_role(owner.oid, login.oid, 'MEMBER'),
     pg_catalog.has_function_privilege(
-        login.oid, 'pg_catalog.pg_create_restore_point(text)', 'EXECUTE')
+        login.oid, 'pg_catalog.pg_create_restore_point(text)', 'EXECUTE'),
+    (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(r.rolname), ', ' ORDER BY r.rolname)
+        FROM pg_catalog.pg_roles AS r WHERE pg_catalog.pg_has_role(owner.oid, r.oid, 'MEMBER')
+        AND (r.rolsuper OR r.rolcreaterole OR r.rolname IN ('pg_execute_server_program',
+            'pg_read_server_files', 'pg_write_server_files', 'pg_write_all_data'))),
+    (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname)
+        FROM pg_catalog.pg_event_trigger AS e JOIN pg_catalog.pg_proc AS p ON p.oid = e.evtfoid
+        WHERE e.evtenabled <> 'D' AND pg_catalog.pg_has_role(owner.oid, p.proowner, 'MEMBER'))
 FROM pg_catalog.pg_roles AS login
 LEFT JOIN pg_catalog.pg_roles AS owner ON owner.rolname = %(owner)s
 WHERE login.rolname = session_user
 """
+# Within a transaction that holds the lock itself, so that nobody gets it in between.
+HOLD_ON = "SELECT pg_catalog.pg_advisory_unlock(%s), pg_catalog.pg_try_advisory_lock(%s)"
 RESTORE_POINT = "SELECT pg_catalog.pg_create_restore_point(%s)::text"
 LEDGER_IS_OURS = """
 SELECT owner.rolname = session_user AND NOT EXISTS (
@@ -64,14 +84,16 @@ FROM pg_catalog.pg_control_system()
 RELATIONS = b"""
 SELECT pg_catalog.json_object_agg(c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname))
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
+WHERE n.nspname OPERATOR(pg_catalog.!~) '^pg_'
+    AND n.nspname NOT IN ('information_schema', 'countersign')
 """
 # The modes from the weakest to the strongest (PostgreSQL, "Table-Level Locks"). A relation that was
 # dropped meanwhile has no name here any more.
 LOCKS = b"""
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, mode)) FROM (
     SELECT DISTINCT ON (l.relation) l.relation AS oid, l.mode, CASE
-        WHEN n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'countersign')
+        WHEN n.nspname OPERATOR(pg_catalog.!~) '^pg_'
+            AND n.nspname NOT IN ('information_schema', 'countersign')
         THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END AS name
     FROM pg_catalog.pg_locks AS l
     LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
@@ -149,8 +171,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """
 BLOCKERS = r"""
 SELECT pg_catalog.format('pid %%s (%%s): %%s', pid, pg_catalog.concat_ws(', ',
-    'user ' || usename, nullif(application_name, ''),
-    'since ' || pg_catalog.date_trunc('second', xact_start)),
+    pg_catalog.concat('user ', usename), nullif(application_name, ''),
+    pg_catalog.concat('since ', pg_catalog.date_trunc('second', xact_start))),
     CASE query WHEN '<insufficient privilege>' THEN 'only pg_read_all_stats sees what it runs'
     ELSE pg_catalog.left(pg_catalog.regexp_replace(query, '\s+', ' ', 'g'), 120) END)
 FROM pg_catalog.pg_stat_activity WHERE pid = ANY(pg_catalog.pg_blocking_pids(%s)) ORDER BY pid

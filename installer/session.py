@@ -189,22 +189,22 @@ class Session:
 
     def leave_role(self) -> None:
         """Be the login role again, with the settings of the start; where there is a server."""
-        if not self._connection.closed:
+        if self._connection.closed:
+            return
+        try:
             self.execute(b"RESET ROLE; RESET ALL")
+        except ServerError as error:
+            if not error.lost:  # which the next statement tells; what came before stands
+                raise
 
     def commit(self) -> None:
-        """End the transaction, and be the login role again, whatever COMMIT has run.
+        """End the transaction.
 
         Raises:
             ServerError: it was refused, or nobody knows: `lost`.
         """
         with self._as_server_error():
             self._connection.commit()
-        try:
-            self.leave_role()
-        except ServerError as error:
-            if not error.lost:  # what is committed stands; the next statement finds this out
-                raise
 
     def rollback(self) -> None:
         """Take the transaction back, where there is one and a connection."""

@@ -16,7 +16,9 @@ class Server:
 
     Names are as SQL has them. `pid` serves the connection. `owner_is_member` says whether the owner
     role is a member of the login role, or the same, `login_is_member` the reverse; None, as
-    `owner_is_superuser`, where there is no owner role. The login role `may_mark` the WAL.
+    `owner_is_superuser`, where there is no owner role. The login role `may_mark` the WAL. `beyond`
+    are roles that the owner role is, or is a member of, and that may do more than own objects;
+    `event_triggers` those that run a function which it may replace. Both are None where none is.
     """
 
     pid: int
@@ -30,6 +32,8 @@ class Server:
     owner_is_superuser: bool | None
     owner_is_member: bool | None
     may_mark: bool
+    beyond: str | None
+    event_triggers: str | None
 
 
 def require_suitable(target: DatabaseTarget, server: Server, greeted_by: int) -> None:
@@ -63,6 +67,18 @@ def _require_owner(server: Server, where: str) -> None:
         raise ConfigurationError(
             f"{where}: its owner role {owner} could change the ledger: it is a "
             f"superuser, or it is or may become the login role {login}"
+        )
+    if server.beyond:
+        raise ConfigurationError(
+            f"{where}: its owner role {owner} could change the ledger as, or by way of, "
+            f"{server.beyond}: which is a superuser, has CREATEROLE, or may write all data or use "
+            f"the server's files; run REVOKE … FROM {owner}, or ALTER ROLE {owner} NOCREATEROLE"
+        )
+    if server.event_triggers:
+        raise ConfigurationError(
+            f"{where}: its owner role {owner} could change the ledger: it owns a function that "
+            f"runs for everybody, by the event trigger {server.event_triggers}; give the function "
+            "to the role that owns the event trigger"
         )
     if not server.login_is_member:
         raise ConfigurationError(

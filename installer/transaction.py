@@ -10,7 +10,7 @@ Rules that it keeps (docs/decisions/0002, 0014):
 - Rows of a COPY are streamed into a table of texts, which runs nobody's code, and are moved on by
   another function like that.
 - Between scripts the session is as it was at the start: settings, temporary objects, prepared
-  statements. Settings of ours are start-up options, to which RESET ALL returns.
+  statements, cursors. Settings of ours are start-up options, to which RESET ALL returns.
 """
 
 import json
@@ -31,6 +31,7 @@ from installer.errors import (
     LockTimeoutError,
     MalformedError,
     ScriptFailedError,
+    StorageError,
 )
 from installer.fingerprint import SETTINGS, Schema, schema_of
 from installer.host_file import DatabaseTarget
@@ -270,8 +271,7 @@ class _Counted:
 
     def require_end(self) -> None:
         """Take what is left, which is nothing: only then is the digest of them all checked."""
-        for _ in self._pieces:
-            pass
+        list(self._pieces)
 
 
 def read_schema(session: Session) -> Schema:
@@ -289,8 +289,9 @@ def failure(name: str, error: ServerError, part: Part | None = None) -> Installe
     if error.lost:
         return DatabaseUnavailableError(f"{name}: the connection was lost: {error}")
     where, shown = place(part, error.context, error.query, error.position) if part else ("", "")
-    # A deadlock is a lock that was not to be had, too; PostgreSQL has ended the wait.
-    refusal = LockTimeoutError if error.is_lock else ScriptFailedError
+    refusal: type[InstallerError] = StorageError if error.is_disk_full else ScriptFailedError
+    if error.is_lock:  # a deadlock, too: PostgreSQL has ended the wait
+        refusal = LockTimeoutError
     return refusal(f"{name}{where}: {error}", detail=shown)
 
 

@@ -1,6 +1,6 @@
 """Attacks on signatures and roles that need more than one signature, or the command itself.
 
-One signature at a time is for tests/corpus.py. What holds is told in docs/explanation/attacks.md.
+One signature at a time is for tests/corpus.py. What holds is told in docs/reference/assurance.md.
 """
 
 import itertools
@@ -343,6 +343,27 @@ def test_gpgv_gets_nothing_of_the_callers_environment(target: Target, evil: str)
 
     assert done.returncode == 0, done.stderr
     assert sorted(target.host.at("/srv/seen").read_text().split()) == ["LC_ALL=C", "PATH=/usr/bin"]
+
+
+@pytest.mark.acceptance
+def test_the_process_has_a_tight_umask_writes_no_core_and_passes_no_file_on(target: Target) -> None:
+    """As its own gpgv sees it."""
+    script = (
+        "grep -h -e '^Umask' -e '^Max core' /proc/$PPID/status /proc/$PPID/limits "
+        "/proc/$$/limits >/srv/seen\n"
+        "tr '\\0' '\\n' </proc/$PPID/environ >/srv/environment\n"
+        f'readlink /proc/$$/fd/9 >>/srv/seen\nexec {GPGV}.real "$@"'
+    )
+    caller = f"ulimit -c unlimited; umask 000; exec 9</etc/passwd; exec {COMMAND} verify $0"
+
+    with target.gpgv(script):
+        done = target.host.run(["sh", "-c", caller, target.good], env={"SECRET": "x"})
+
+    assert done.returncode == 0, done.stderr
+    seen = [line.split() for line in target.host.at("/srv/seen").read_text().splitlines()]
+    no_core = ["Max", "core", "file", "size", "0", "0", "bytes"]
+    assert seen == [["Umask:", "0077"], no_core, no_core]
+    assert "SECRET" not in target.host.at("/srv/environment").read_text()
 
 
 @pytest.mark.acceptance

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.unit.test_attack_table import EXIT_CODES, ROOT, TEST
+from tests.unit.test_assurance import EXIT_CODES, ROOT, TEST
 
 DOCUMENT = ROOT / "docs/explanation/atomicity.md"
 HEADING = "| what happens | when | what stands | the rerun | tests |"
