@@ -53,23 +53,26 @@ def _bundle(file: Path, stream: BinaryIO) -> Bundle:
     return bundle_in(stream, carried) if isinstance(carried, Head) else carried
 
 
-def installed_version(product: str) -> str | None:
-    """The version of the product's package that is installed, as its package manager says."""
-    return _version_in_rpm(product) or _version_in_dpkg(product)
+def installed_versions(product: str) -> tuple[str, ...]:
+    """The versions of the product's package that are installed, as the package managers say.
+
+    rpm has several side by side where it was told to install one and not to upgrade (`rpm -i`).
+    """
+    return tuple(dict.fromkeys((*_versions_in_rpm(product), *_versions_in_dpkg(product))))
 
 
-def _version_in_rpm(product: str) -> str | None:
+def _versions_in_rpm(product: str) -> list[str]:
     done = _rpm("-q", "--qf", "%{VERSION}\n", product)
-    return done.stdout.decode().split("\n", 1)[0] if done.returncode == 0 else None
+    return done.stdout.decode().splitlines() if done.returncode == 0 else []
 
 
-def _version_in_dpkg(product: str) -> str | None:
+def _versions_in_dpkg(product: str) -> list[str]:
     form = "${db:Status-Status} ${Version}\n"
     done = run([DPKG_QUERY, "--show", "--showformat", form, product], timeout=TIMEOUT)
     state, _, version = done.stdout.decode().split("\n", 1)[0].partition(" ")
     if done.returncode or state in ABSENT:
-        return None
-    return version.rpartition("-")[0] or version  # without the revision of the package
+        return []
+    return [version.rpartition("-")[0] or version]  # without the revision of the package
 
 
 def _body_of_pre(file: Path) -> bytes:

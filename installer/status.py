@@ -22,7 +22,7 @@ from installer.errors import (
 from installer.fingerprint import LAYERS, require_same
 from installer.machine import Machine
 from installer.manifest import Manifest
-from installer.packages import installed_version
+from installer.packages import installed_versions
 from installer.receipts import newest
 from installer.site import Site, open_site
 from installer.state import ProductState, products
@@ -47,7 +47,8 @@ def status(product: str, machine: Machine) -> Status:
         DatabaseUnavailableError, ConfigurationError: it cannot be found out.
     """
     state = ProductState(machine.state / product)
-    installed, package = state.installed(), installed_version(product)
+    installed, packages = state.installed(), installed_versions(product)
+    package = ", ".join(packages) or None
     if installed is None:
         begun = _begun(product, machine)
         problems = begun or (_never_installed(product, package, state),)
@@ -57,7 +58,7 @@ def status(product: str, machine: Machine) -> Status:
         problems = (
             *_interrupted(state, ledger),
             *_online_problems(site.database, product),
-            *_package_problems(installed, package),
+            *_package_problems(installed, packages),
             *_ledger_problems(installed, site, ledger),
             *_schema_problems(installed, site, machine),
             *_tree_problems(installed, site.folder),
@@ -68,7 +69,7 @@ def status(product: str, machine: Machine) -> Status:
 
 def products_here(machine: Machine) -> list[str]:
     """Names of the products that this host knows of: also of those whose install was skipped."""
-    packaged = {name for name in machine.host.applications if installed_version(name)}
+    packaged = {name for name in machine.host.applications if installed_versions(name)}
     return sorted(packaged.union(products(machine.state)))
 
 
@@ -123,15 +124,23 @@ def _online_problems(database: Database | None, product: str) -> list[InstallerE
     return problems
 
 
-def _package_problems(installed: Manifest, package: str | None) -> list[InstallerError]:
-    if package in {None, installed.version}:  # None: applied or adopted without a package
+def _package_problems(installed: Manifest, packages: tuple[str, ...]) -> list[InstallerError]:
+    others = [version for version in packages if version != installed.version]
+    if not others:  # nor is one needed: a release can be applied or adopted without a package
         return []
-    return [
-        PlanDivergedError(
-            f"the package is {installed.product} {package}, the release installed is "
-            f"{installed.version}: a scriptlet was skipped (--noscripts, --justdb)"
+    product, names = installed.product, " and ".join(others)
+    if installed.version in packages:
+        words = (
+            f"the package {product} {names} is installed beside that of the release, "
+            f"{installed.version} (rpm -i): remove it"
         )
-    ]
+    else:
+        words = (
+            f"the package is {product} {names}, the release installed is {installed.version}: one "
+            "came without the other (--noscripts, --justdb, apply): install the package of the "
+            "release that is to be here"
+        )
+    return [PlanDivergedError(words)]
 
 
 def _ledger_problems(installed: Manifest, site: Site, ledger: LedgerState) -> list[InstallerError]:
