@@ -1,7 +1,7 @@
 # Every target does the set-up it needs: make test, alone on a fresh machine, is enough.
 # Variables: RELEASE=path/to/release.toml (rpm, deb), ARGS='more arguments' (test, test-unit, bench,
-# fuzz), PYTHON=/path/to/python3 (the Python that .venv is made with), REHEARSE='--role app' (rpm,
-# deb: more for countersign rehearse).
+# fuzz, mutants), PYTHON=/path/to/python3 (the Python that .venv is made with), REHEARSE='--role app'
+# (rpm, deb: more for countersign rehearse).
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
@@ -65,7 +65,7 @@ test-large: setup ## Run the tests that take minutes and gigabytes: a release of
 	$(PYTEST) -m large -s $(ARGS)
 
 .PHONY: soak
-soak: setup ## Cut installs short at every step, whoever is killed; takes an hour
+soak: setup ## Cut installs short at every step, and at random (SOAK_KILLS=500); takes an hour
 	$(PYTEST) $(IN_PARALLEL) -m soak $(ARGS)
 
 .PHONY: test-unit
@@ -73,8 +73,14 @@ test-unit: setup ## Run the tests that need no database, no tools and no root
 	$(PYTEST) $(IN_PARALLEL) -m "not integration and not acceptance" $(ARGS)
 
 .PHONY: coverage
-coverage: setup ## Run all tests and report the branches that none of them took
-	$(PYTEST) -m "not large and not soak" --cov --cov-report=term-missing $(ARGS)
+coverage: setup ## Run all tests and report the branches that none of them took; none in installer/
+	$(PYTEST) $(IN_PARALLEL) -m "not large and not soak" --cov --cov-report=term-missing $(ARGS)
+	$(PYTHON_IN_VENV) -m coverage report --include='installer/*' --fail-under=100
+
+.PHONY: mutants
+mutants: setup ## Change the installer's decisions one at a time: does a test notice? (ARGS='*policy*')
+	.venv/bin/mutmut run $(ARGS)
+	.venv/bin/mutmut results
 
 .PHONY: check
 check: setup ## Check style, types, the import contracts and the shell scripts

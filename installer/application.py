@@ -7,6 +7,7 @@ tree are never followed. The current tree is not modified, but where the host fi
 local: those are not the release's, and in no comparison (`installer.local_files`).
 """
 
+import errno
 import os
 import re
 import shutil
@@ -212,6 +213,7 @@ class ApplicationFolder:
             if not os.path.lexists(folder):
                 folder.mkdir()
                 folder.chmod(0o755)  # the application runs as another user
+                sync_folder(folder.parent)
                 self._made.append(folder)
         for folder in (self.root, self._releases):
             status = folder.lstat()
@@ -275,7 +277,7 @@ class ApplicationFolder:
             staging.rename(self.folder(version))
             sync_folder(self._releases)
         except BaseException:
-            shutil.rmtree(staging)
+            shutil.rmtree(staging, ignore_errors=True)  # it may have its name already
             raise
 
 
@@ -324,4 +326,12 @@ def _apply(patch: BinaryIO, folder: Path, left_out: Collection[str]) -> None:
         timeout=GIT_TIMEOUT,
     )
     if done.returncode:
+        _require_room(words(done), folder)
         raise ApplicationError("the application's patch does not apply", detail=words(done))
+
+
+def _require_room(said: str, folder: Path) -> None:
+    """Raise what git has met, where that was no room on the disk of `folder`."""
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(number) in said:
+            raise OSError(number, os.strerror(number), os.fspath(folder))

@@ -217,13 +217,17 @@ def require_approved(
     )
 
 
+def _approval(dossier: Dossier) -> Approval:
+    if dossier.approval is None:
+        raise ApprovalError("it holds no approval.json")
+    return dossier.approval
+
+
 def _customers(
     dossier: Dossier, policy: Policy, requirement: Requirement, withdrawn: frozenset[Digest]
 ) -> tuple[Signer, ...]:
     """Those who approved, if they are enough and did not take it back."""
-    if dossier.approval is None:
-        raise ApprovalError("it holds no approval.json")
-    if dossier.approval.digest in withdrawn:
+    if _approval(dossier).digest in withdrawn:
         raise ApprovalError("the approval was withdrawn")
     required = {CUSTOMER: requirement.customers}
     return require_signers(policy, required, "an approval", dossier.approvers, dossier.unknown)
@@ -233,9 +237,7 @@ def _objections(
     dossier: Dossier, manifest: Manifest, environment: str, requirement: Requirement, now: int
 ) -> Iterator[str]:
     """Why the dossier's approval does not let this release in."""
-    approval, limit = dossier.approval, requirement.max_approval_days * DAY
-    if approval is None:
-        return
+    approval, limit = _approval(dossier), requirement.max_approval_days * DAY
     if approval.manifest != manifest.digest:
         yield (
             f"it approves {approval.product} {approval.version}, manifest "

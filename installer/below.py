@@ -135,9 +135,10 @@ class Below:
             for part in folders:
                 here /= part
                 made = make and _make(part, descriptor)
-                descriptor = _open_folder(opened, here, part, descriptor)
+                above, descriptor = descriptor, _open_folder(opened, here, part, descriptor)
                 if made:
                     os.fchmod(descriptor, 0o755)  # the application runs as another user
+                    os.fsync(above)
             yield descriptor, name
 
 

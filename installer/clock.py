@@ -5,7 +5,7 @@ An approval is good until a day; a host whose clock goes back would take it agai
 
 from pathlib import Path
 
-from installer.durable import write_file
+from installer.durable import make_folder, write_file
 from installer.errors import ClockError
 from installer.signatures import CLOCK_ERROR
 from installer.strict_json import moment
@@ -14,7 +14,7 @@ from installer.strict_json import moment
 def remember(file: Path, now: int) -> None:
     """Keep `now`, in seconds since 1970, unless a later time is kept already."""
     if now > _latest(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         write_file(file, b"%d\n" % now)
 
 

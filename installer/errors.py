@@ -171,6 +171,13 @@ class BackupError(InstallerError):
     )
 
 
+class StorageError(InstallerError):
+    """A file could not be read or written, here or on the database server: a full disk, for one."""
+
+    exit_code = 38
+    hint = "Make room on the disk that the message is about, or mend it, then install again."
+
+
 class ApplicationError(InstallerError):
     """The application's tree differs from what was signed, or a patch does not apply."""
 

@@ -19,6 +19,7 @@ from installer.backup import protect
 from installer.bundle import Bundle, ContentReader, Head
 from installer.change import Change, run_transaction
 from installer.clock import remember
+from installer.durable import about, storage_refusals, told
 from installer.errors import (
     ApplicationError,
     InstallerError,
@@ -32,13 +33,13 @@ from installer.outcome import Outcome
 from installer.planning import require_none_online
 from installer.policy import Signer
 from installer.promotion import Measure
-from installer.receipts import Measurement, finish, keep_start, publish, start_of
+from installer.receipts import Measurement, finish, keep_start, newest, publish, start_of
 from installer.recovery import settle_other
 from installer.report import Report
 from installer.signatures import VerifiedRelease
 from installer.site import Site, open_site, plan
 from installer.state import ProductState
-from installer.switching import conclude, switch
+from installer.switching import after_commit, conclude, switch
 from installer.transaction import Origin, ScriptRun
 
 
@@ -82,11 +83,13 @@ class Install:
             measure=self.measure,
             measured=self.measured,
             plan=lambda: plan(self.site),
-            keep=lambda: self.measured.keep(self.site.state),
+            # A refusal, so that it is told which online scripts have run before.
+            keep=storage_refusals()(lambda: self.measured.keep(self.site.state)),
             report=self.report,
         )
 
 
+@storage_refusals()
 def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> Outcome:
     """Bring this host to the release in `bundle`, or leave it as it was.
 
@@ -115,13 +118,15 @@ def install(bundle: Bundle, package: str, machine: Machine, report: Report) -> O
             names = frozenset(site.scripts_here(pending))
             this = Install(bundle.head, content, site, machine, measure, measured, report, names)
             _change(this)
-            switch(site, machine, report)
-            _finish_online(this)
-            conclude(site, machine, report)
+            with after_commit(manifest):
+                switch(site, machine, report)
+                _finish_online(this)
+                conclude(site, machine, report)
     runs = (*measured.earlier, *measured.runs, *measured.later)
     return Outcome(manifest.product, manifest.version, "installed", runs)
 
 
+@storage_refusals()
 def adopt(
     bundle: Bundle, tree: Path | None, reason: str, machine: Machine, report: Report
 ) -> Outcome:
@@ -141,15 +146,16 @@ def adopt(
     with state.lock(), open_site(manifest, state, machine) as site:
         if site.state.installed() or site.ledger().releases:
             raise PlanDivergedError(f"{manifest.product} is under control already")
-        if site.folder and manifest.application:
-            if tree is None:
-                raise ApplicationError("say with --tree where the application is now")
-            site.folder.take_over(manifest.application, manifest.version, tree)
+        if site.folder and manifest.application and tree is None:
+            raise ApplicationError("say with --tree where the application is now")
         with _undone_on_failure(site):
             site.state.begin(bundle.head)
+            if site.folder and manifest.application and tree:
+                site.folder.take_over(manifest.application, manifest.version, tree)
             _record_adoption(site, origin_of(release, machine, "adopted"), reason)
-        switch(site, machine, report)
-        conclude(site, machine, report)
+        with after_commit(manifest):
+            switch(site, machine, report)
+            conclude(site, machine, report)
     return Outcome(manifest.product, manifest.version, "adopted")
 
 
@@ -207,23 +213,26 @@ def _change(this: Install) -> None:
     """
     site = this.site
     if site.is_committed():
-        _stage(this)
-        if not site.state.drafts():  # another host ran the scripts: here there is less to tell
-            this.measured.keep(site.state)
+        is_published = site.state.pending() and newest(this.machine.state, site.manifest)
+        with after_commit(site.manifest):
+            _stage(this)
+            site.state.begin(this.head)
+            # Without a receipt of it, another host ran the scripts: here there is less to tell.
+            if not (is_published or site.state.drafts()):
+                this.measured.keep(site.state)
         return
     if site.state.pending():
-        site.state.abandon()  # cut short before COMMIT: the receipt that was kept tells of nothing
+        site.state.drop_drafts()  # cut short before COMMIT: they tell of nothing
     try:
-        with _undone_on_failure(site):
+        with _undone_on_failure(site), storage_refusals():
+            site.state.begin(this.head)  # first: `recover` removes what else would be left staged
             _stage(this)
             _change_database(this)
     except OutcomeUnknownError:
         raise
     except InstallerError as error:
         _record_failure(this, error)
-        this.measured.after = None
-        this.measured.keep(site.state, error)
-        publish(site.state, this.machine.state, this.report)
+        _keep_failure(this, error)
         raise
 
 
@@ -231,12 +240,9 @@ def _stage(this: Install) -> None:
     site, manifest = this.site, this.site.manifest
     if site.folder and manifest.application:
         this.report.step(f"{this.title}: staging {site.folder.folder(manifest.version)}")
-        try:
+        with about(site.folder.folder(manifest.version)):
             for line in site.folder.stage(manifest.application, manifest.version, this.content):
                 this.report.step(f"{this.title}: {line}")
-        except OSError as error:  # a full disk, for one
-            raise ApplicationError(f"it cannot be staged: {error}") from None
-    site.state.begin(this.head)
 
 
 @contextmanager
@@ -317,6 +323,16 @@ def _record_failure(this: Install, error: InstallerError) -> None:
                 )
         except InstallerError as unrecorded:
             this.report.warn(f"the ledger has no row for this failure: {unrecorded}")
+
+
+def _keep_failure(this: Install, error: InstallerError) -> None:
+    """Leave a receipt that says that it failed, and why."""
+    state, this.measured.after = this.site.state, None
+    try:
+        this.measured.keep(state, error)
+    except OSError as unkept:
+        this.report.warn(f"no receipt tells of this failure: {told(unkept)}")
+    publish(state, this.machine.state, this.report)
 
 
 def _stands(site: Site, pending: tuple[Script, ...]) -> bool:

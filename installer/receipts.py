@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from installer.durable import write_file
+from installer.durable import make_folder, write_file
 from installer.errors import InstallerError
 from installer.fingerprint import Schema, schema_of
 from installer.host_key import FOLDER as KEY_FOLDER
@@ -179,7 +179,7 @@ def publish(state: ProductState, folder: Path, report: Report) -> None:
 
 def _publish(draft: Path, folder: Path, report: Report) -> None:
     receipt = folder / FOLDER / draft.name
-    receipt.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(receipt.parent)
     raw, key = draft.read_bytes(), HostKey(folder / KEY_FOLDER)
     if key.fingerprint():
         write_file(receipt.with_name(f"{receipt.name}.asc"), key.sign(raw))

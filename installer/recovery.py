@@ -1,5 +1,6 @@
 """An install that was cut short is finished or taken back: as the database says."""
 
+from installer.durable import storage_refusals
 from installer.errors import NotSwitchedError, OnlineUnfinishedError
 from installer.machine import Machine
 from installer.manifest import Manifest, Script
@@ -9,9 +10,10 @@ from installer.receipts import publish
 from installer.report import Report
 from installer.site import Site, open_site, plan
 from installer.state import ProductState
-from installer.switching import conclude, switch
+from installer.switching import after_commit, conclude, switch
 
 
+@storage_refusals()
 def recover(product: str, machine: Machine, report: Report) -> Outcome | None:
     """Finish or take back an install that was cut short, as the database says.
 
@@ -48,11 +50,12 @@ def _settle(
     report.about(pending)
     with open_site(pending, state, machine) as site:
         if site.is_committed():
-            _require_staged(site)
-            switch(site, machine, report)
-            _, _, left = phases(plan(site))
-            if not left:
-                conclude(site, machine, report)
+            with after_commit(pending):
+                _require_staged(site)
+                switch(site, machine, report)
+                _, _, left = phases(plan(site))
+                if not left:
+                    conclude(site, machine, report)
             return Outcome(pending.product, pending.version, "rolled forward"), left
         if site.folder:
             site.folder.discard(pending.version)

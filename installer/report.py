@@ -9,6 +9,7 @@ what a script, a row or another session said: it reaches no terminal as a contro
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -61,7 +62,7 @@ class Report:
     def warn(self, text: str) -> None:
         """Something is not as it should be, but does not stop the install."""
         self._log(f"warning: {text}")
-        sys.stderr.write(f"warning: {printable(text)}\n")
+        _warn(text)
 
     def failure(self, error: InstallerError) -> str:
         """Keep in the log why it was refused; returns it in the words for people, on many lines."""
@@ -77,6 +78,7 @@ class Report:
         try:
             print(printable(text), file=self._stream, flush=True)
         except OSError:
+            _silence(self._stream)
             self._stream = None
 
     def _log(self, text: str) -> None:
@@ -88,7 +90,7 @@ class Report:
             log.write(lines)
             log.flush()
         except OSError as error:
-            sys.stderr.write(f"warning: no log is kept: {error}\n")
+            _warn(f"no log is kept: {error}")
 
     def _open_log(self) -> TextIO:
         name = f"{self._product}.log"
@@ -101,6 +103,18 @@ class Report:
 def printable(text: str) -> str:
     """`text` with its lines, and without anything else that could drive the reader's terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is left in a stream go nowhere: Python ends with 120 where it cannot be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _warn(text: str) -> None:
+    with suppress(OSError):  # the terminal has gone away
+        sys.stderr.write(f"warning: {printable(text)}\n")
 
 
 def _progress_stream() -> TextIO:

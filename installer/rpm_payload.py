@@ -65,8 +65,8 @@ def bundle_of_parent(head: Head) -> Iterator[Bundle]:
             if not stat.S_ISREG(descriptor.stat().st_mode):  # to open a FIFO waits for a writer
                 continue
             file = descriptor.open("rb")
-        except OSError:
-            continue  # the parent has closed it meanwhile
+        except OSError:  # pragma: no cover - the parent has closed it since: a matter of moments
+            continue
         with file:
             if bundle := _bundle_if_any(file, head):
                 yield bundle

@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from installer.bundle import Bundle, dearmour, read_bundle, read_carried
+from installer.durable import about, make_folder, storage_refusals
 from installer.errors import MalformedError
 from installer.install import install
 from installer.machine import Machine
@@ -24,6 +25,7 @@ from installer.report import Report
 from installer.rpm_payload import bundle_of_parent
 
 
+@storage_refusals()
 def rpm_pre(nevra: str, body: Path, machine: Machine, report: Report) -> Outcome:
     """Install the release that is the body of %pre.
 
@@ -33,8 +35,12 @@ def rpm_pre(nevra: str, body: Path, machine: Machine, report: Report) -> Outcome
     # A terminal that is lost must not end the install half-way; rpm blocks Ctrl-C by itself.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     report.carried_by(nevra)
-    machine.state.mkdir(parents=True, exist_ok=True)
-    with body.open("rb") as armoured, TemporaryFile(dir=machine.state) as file:
+    make_folder(machine.state)
+    with (
+        about(machine.state),  # where the file is that has no name
+        body.open("rb") as armoured,
+        TemporaryFile(dir=machine.state) as file,
+    ):
         dearmour(armoured, file)
         carried = read_carried(file)
         if isinstance(carried, Bundle):

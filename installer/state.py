@@ -6,7 +6,7 @@
     *.json      its receipt, from just before COMMIT until it is signed (`installer.receipts`)
     lock        held while an install runs: one at a time on a host
 
-`pending` is on the disk before the database change begins. Found at the start of the next run, it
+`pending` is on the disk before anything is staged. Found at the start of the next run, it
 says that an install was cut short; the database then says on which side of COMMIT.
 """
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from installer.bundle import Head, read_head
-from installer.durable import sync_folder, write_file
+from installer.durable import make_folder, remove_unfinished, sync_folder, write_file
 from installer.errors import LockedError
 from installer.manifest import Manifest, parse_manifest
 
@@ -42,7 +42,7 @@ class ProductState:
         Raises:
             LockedError: another install on this host does not end.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._folder.chmod(0o755)
         with (self._folder / "lock").open("ab") as file:
             deadline = time.monotonic() + LOCK_WAIT
@@ -50,6 +50,7 @@ class ProductState:
                 if time.monotonic() >= deadline:
                     raise LockedError(f"another install on this host holds {file.name}")
                 time.sleep(POLL_INTERVAL)
+            remove_unfinished(self._folder)
             yield
 
     def installed(self) -> Manifest | None:
@@ -80,16 +81,21 @@ class ProductState:
         """Receipts that are not signed yet: one, or none."""
         return sorted(self._folder.glob("*.json"))
 
+    def drop_drafts(self) -> None:
+        """Remove receipts of what did not come to be."""
+        for draft in self.drafts():
+            draft.unlink()
+
     def abandon(self) -> None:
         """Forget the install that had begun; the release before it stands."""
-        for file in (*self.drafts(), self._pending):
-            file.unlink(missing_ok=True)
+        self.drop_drafts()
+        self._pending.unlink(missing_ok=True)
         sync_folder(self._folder)
 
     def finish(self) -> None:
         """The release that was pending is now the installed one."""
-        self._pending.rename(self._installed)
         self._start.unlink(missing_ok=True)
+        self._pending.rename(self._installed)
         sync_folder(self._folder)
 
 

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 from tests.developers import PRODUCT, Developers
 from tests.frontends import RPM, FrontEnd
 from tests.hosts import Host
+from tests.measured import measured
 
 ROOT = f"/opt/{PRODUCT}"
 HOST_FILE = """\
@@ -85,7 +86,8 @@ class Site:
             assert done.returncode == 0, done.stdout + done.stderr
             host.write("/etc/countersign/host.toml", HOST_FILE.format(environment=environment))
             site.trust(developers.policy(QAT=1, PRD=2), developers.keyring())
-            yield site
+            with measured(host):
+                yield site
 
     def trust(self, policy: str, keyring: bytes) -> None:
         """Give the host a policy and the keys it is about, as its administrator may at any time.

@@ -219,3 +219,18 @@ def test_the_log_tells_each_step(site: Site, first: Path) -> None:
         "switched",
     ):
         assert words in log
+
+
+def test_a_switch_that_was_undone_by_hand_is_made_again(
+    rpm_site: Site, first: Path, second: Path
+) -> None:
+    assert rpm_site.install(first).returncode == 0
+    assert rpm_site.upgrade(second).returncode == 0
+    rpm_site.host.run(["ln", "-sfn", "releases/1.0", "/opt/crm/current"], check=True)
+    assert rpm_site.installer("status").returncode == 41
+
+    done = rpm_site.installer("apply", second)
+
+    assert done.returncode == 0, done.stderr
+    assert rpm_site.current() == "releases/1.1"
+    assert rpm_site.installer("status").returncode == 0
