@@ -29,6 +29,8 @@ SERVERS = Wheel(
 BROUGHT = {"16": "pginstall", "18": "pginstall18"}
 """Where the wheel has the programs of a major version."""
 TIMEOUT = 60
+REMOVAL = 300
+"""Seconds; a hundred databases are thirty thousand files."""
 SETTINGS = "-c listen_addresses= -c fsync=off -c lc_messages=C"
 DATABASE = """
 CREATE DATABASE {name} OWNER crm_owner;
@@ -155,4 +157,4 @@ def _removed_at_the_end(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        watcher.communicate(timeout=TIMEOUT)
+        watcher.communicate(timeout=REMOVAL)

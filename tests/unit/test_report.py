@@ -30,3 +30,30 @@ def test_words_of_others_do_not_drive_the_terminal(
         assert "no such row: " in text
         assert all(c.isprintable() or c == "\n" for c in text)
     assert len(log.splitlines()) == 6
+
+
+def test_output_that_nobody_takes_is_given_up(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        report = Report(tmp_path)
+        report._stream = full
+
+        report.step("one")
+        report.step("two")
+        full.flush()  # as at the end of the program, where a failure is its exit code
+
+    assert report._open
+    report._open.close()
+    assert len((tmp_path / "countersign.log").read_text().splitlines()) == 2
+
+
+def test_a_log_that_cannot_be_kept_is_told_and_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_text("")
+    report = Report(tmp_path / "log")
+    report.be_quiet()
+
+    report.step("one")
+
+    assert "warning: no log is kept: " in capsys.readouterr().err
+    assert (tmp_path / "log").read_text() == ""
