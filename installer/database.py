@@ -332,6 +332,7 @@ class Database:
             self._session.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
             for name in needed:
                 self._session.execute(files("installer").joinpath(name).read_bytes())
+            self._session.execute(b"SET LOCAL search_path TO DEFAULT")
         except ServerError as error:
             if not error.is_privilege:
                 raise

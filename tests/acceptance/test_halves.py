@@ -64,6 +64,7 @@ def test_an_application_alone_is_installed_and_known_to_be_there(
     assert rpm_site.sql("SELECT to_regnamespace('countersign') IS NULL") == "t"
     assert rpm_site.installer("status").returncode == 0
     assert "already installed" in again(rpm_site, package)
+    assert "would" not in rpm_site.installer("check", package).stdout
     (receipt,) = rpm_site.host.at(RECEIPTS).glob("*.json")
     compared = rpm_site.installer("--json", "schema", "--diff", f"{RECEIPTS}/{receipt.name}")
     assert compared.returncode == 21

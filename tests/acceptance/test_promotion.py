@@ -291,6 +291,9 @@ def test_a_schema_that_has_drifted(
 ) -> None:
     promotion = case.promotion
     promotion.place(promotion.approval(case.package, case.evidence), case.evidence)
+    checked = promotion.prd.installer("check", case.package)
+    assert checked.returncode == 0, checked.stderr
+    assert "as tested: crm 1.1" in checked.stdout
     promotion.prd.sql(drift)
     try:
         said = refuse(case, 35)

@@ -12,6 +12,7 @@ from tests.developers import Developers, Draft
 from tests.frontends import DPKG
 from tests.hosts import Host, HostProcess
 from tests.keys import Keyring
+from tests.measured import measured
 from tests.sites import HOST_FILE, SET_UP_DATABASE, Site
 
 pytestmark = pytest.mark.acceptance
@@ -74,12 +75,13 @@ def configured(developers: Developers) -> Iterator[Site]:
 
 
 @pytest.fixture
-def site(configured: Site, installer: Path) -> Site:
+def site(configured: Site, installer: Path) -> Iterator[Site]:
     """A host that is ready for releases."""
     installed = dpkg(configured, "--install", installer)
     assert installed == (0, ""), installed
-    assert configured.installer("init").returncode == 0
-    return configured
+    with measured(configured.host):
+        assert configured.installer("init").returncode == 0
+        yield configured
 
 
 def dpkg(site: Site, *arguments: str | Path) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from installer import host_key
 from installer.errors import ConfigurationError
 from installer.host_key import HostKey, make_host_key
 from installer.signatures import verify_signature
@@ -55,6 +56,17 @@ def command_lines() -> Iterator[str]:
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             yield file.read_text(errors="replace")
+
+
+def test_a_gpg_that_makes_no_key_is_not_believed(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_key, "GPG", "/usr/bin/true")
+
+    with pytest.raises(ConfigurationError, match="gpg made no key in"):
+        make_host_key(state, "QAT")
+
+    assert not (state / "host-key.asc").exists()
 
 
 def test_a_host_without_a_key_signs_nothing(state: Path) -> None:

@@ -27,7 +27,7 @@ from installer.manifest import (
     Script,
 )
 from installer.manifest import Database as Scripts
-from installer.online import run_after, run_before
+from installer.online import run_after, run_before, told_of_before
 from installer.planning import pending_scripts
 from installer.promotion import Measure
 from installer.receipts import Measurement
@@ -285,6 +285,49 @@ def test_a_backfill_is_repeated_until_no_row_is_left(opened: Database, ledger: L
     assert ledger.events[-2:] == ["statement applied sql/2.sql 1", "script applied sql/2.sql"]
     rows = "SELECT rows FROM countersign.ledger WHERE event = 'script applied' ORDER BY id DESC"
     assert ledger.ask(f"{rows} LIMIT 1") == "1000"
+
+
+def test_a_transaction_that_fails_before_any_online_script_says_that_nothing_is_changed(
+    opened: Database,
+) -> None:
+    change = change_of(opened, script("sql/1.sql", "SELECT 1 / 0;\n"), online("sql/2.sql", BUILD))
+
+    with pytest.raises(InstallerError) as refused, told_of_before(change):
+        run_transaction(change)
+
+    assert refused.value.state == "The database and the application are unchanged."
+
+
+def test_a_backfill_that_takes_long_tells_how_far_it_is(
+    opened: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("installer.online.TELL_EVERY", 0)
+    batch = "DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT 600);\n"
+    change = change_of(
+        opened, script("sql/1.sql", ORDERS, FILL), online("sql/2.sql", batch, repeat=True)
+    )
+
+    bring(change)
+
+    assert isinstance(change.report, Told)
+    told = [text.strip() for text in change.report.lines if text.endswith("so far")]
+    assert told == [
+        "sql/2.sql, statement 1 of 1: 600 rows so far",
+        "sql/2.sql, statement 1 of 1: 1000 rows so far",
+    ]
+
+
+def test_an_index_that_is_not_valid_after_all_is_not_taken_for_made(
+    opened: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([None, False])  # as of a superuser's event trigger that has a hand in it
+    monkeypatch.setattr("installer.online._is_valid", lambda *_: next(asked))
+    index = online("sql/2.sql", BUILD)
+
+    with pytest.raises(OnlineUnfinishedError, match='orders_total" is not valid'):
+        bring(change_of(opened, script("sql/1.sql", ORDERS, FILL), index))
+
+    assert ledger.events[-1] == "statement started sql/2.sql 1"
 
 
 def test_a_backfill_that_never_ends_is_stopped(

@@ -15,6 +15,7 @@ from installer.approval import (
     parse_approval,
     parse_withdrawal,
     require_approved,
+    wanted,
     write_approval,
     write_withdrawal,
 )
@@ -293,3 +294,11 @@ PARSERS: list[Callable[[bytes], object]] = [parse_approval, parse_withdrawal]
 def test_rubbish_is_refused(parse: Callable[[bytes], object], raw: bytes) -> None:
     with pytest.raises(MalformedError):
         parse(raw)
+
+
+def test_what_is_wanted_is_said_in_words() -> None:
+    both = policy().requirement("PRD")
+    receipt, approval = "the receipt of a successful install in QAT", "an approval by 1 of role"
+    assert wanted(both) == f"{approval} customer and {receipt}"
+    assert wanted(replace(both, customers=0)) == receipt
+    assert wanted(replace(both, receipt_from=None)) == f"{approval} customer"

@@ -1,11 +1,13 @@
 """What counts as a fresh backup, as pgBackRest 2.45 and Barman 3.4 list them."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from installer.backup import (
+    TOOLS,
     Backup,
     describe,
     newest_backup,
@@ -213,3 +215,13 @@ def test_no_two_releases_share_the_name_of_a_restore_point() -> None:
 
     assert len(names) == 20
     assert names == {restore_point_name("p" * 64 + f" 1.4.{patch}") for patch in range(20)}
+
+
+def test_a_tool_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = replace(TOOLS["pgbackrest"], program="/nowhere/pgbackrest")
+    monkeypatch.setattr("installer.backup.TOOLS", {"pgbackrest": missing})
+
+    with pytest.raises(BackupError) as refused:
+        require_fresh_backup(PGBACKREST, ENDED)
+
+    assert "/nowhere/pgbackrest is missing; install the package pgbackrest" in str(refused.value)

@@ -118,7 +118,7 @@ def read_head(raw: bytes) -> Head:
 def dearmour(text: bytes) -> bytes:
     found = io.BytesIO()
     bundle_module.dearmour(io.BytesIO(text), found)
-    return found.getvalue()
+    return found.read()
 
 
 def section(compressed: bytes) -> Section:
@@ -182,6 +182,30 @@ def test_an_unsigned_bundle_can_be_read_so_that_its_lack_can_be_told() -> None:
     assert not read_bundle(pack(MEMBERS[0], MEMBERS[3])).head.signatures
 
 
+def test_a_bundle_may_lie_within_a_file_where_its_size_is_known() -> None:
+    file = io.BytesIO(b"before" + GOOD + b"after")
+    file.seek(6)
+    bundle = bundle_module.read_bundle(file, len(GOOD))
+    assert (bundle.head, b"".join(bundle.compressed.pieces())) == (read_head(HEAD), COMPRESSED)
+
+
+@pytest.mark.parametrize("size", [len(GOOD) - 1, len(GOOD) + 1, 0])
+def test_a_bundle_that_has_not_the_size_that_is_known_is_refused(size: int) -> None:
+    file = io.BytesIO(b"before" + GOOD + b"after")
+    file.seek(6)
+    with pytest.raises(MalformedError, match="truncated, or something follows"):
+        bundle_module.read_bundle(file, size)
+
+
+def test_a_bundle_and_the_head_of_one_are_told_apart() -> None:
+    file = io.BytesIO(b"before" + GOOD)
+    file.seek(6)
+    carried = bundle_module.read_carried(file)
+    assert isinstance(carried, Bundle)
+    assert b"".join(carried.compressed.pieces()) == COMPRESSED
+    assert bundle_module.read_carried(io.BytesIO(HEAD)) == read_head(HEAD)
+
+
 def test_base64_is_taken_off() -> None:
     assert dearmour(encodebytes(GOOD)) == GOOD
 
@@ -230,7 +254,9 @@ def test_each_changed_byte_of_padding_is_refused() -> None:
     for position in range(start, start + -len(MANIFEST) % 512):
         changed = bytearray(GOOD)
         changed[position] = 1
-        assert "not a canonical tar archive" in refusal(bytes(changed))
+        assert refusal(bytes(changed)) == (
+            "'manifest.json': the bundle is truncated, or not a canonical tar archive"
+        )
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"x", bytes(512), b"x" * 512, GOOD])
@@ -318,6 +344,27 @@ def test_a_signature_too_large_is_refused() -> None:
     assert "too large" in refusal(pack(MEMBERS[0], (name, bytes(size + 1)), MEMBERS[3]))
 
 
+@pytest.mark.parametrize(
+    "raw, reason",
+    [
+        (b"x" * 512, "the bundle is truncated, or not a canonical tar archive"),
+        (GOOD[:100] + b"0000600" + GOOD[107:], "'manifest.json': not a member of a canonical tar"),
+        (HEAD, "the bundle does not end with content.xz"),
+        (
+            GOOD.replace(b"Ada" + bytes(400), b"Ada" + b"x" * 400),
+            f"'signatures/{ADA}.asc': the bundle is truncated",
+        ),
+    ],
+)
+def test_it_is_said_what_is_not_canonical(raw: bytes, reason: str) -> None:
+    assert refusal(raw).startswith(reason)
+
+
+def test_signatures_in_another_order_are_refused_by_name() -> None:
+    swapped = pack(*(MEMBERS[number] for number in (0, 2, 1, 3)))
+    assert refusal(swapped) == f"{MEMBERS[1][0]}: signatures are not in the order of their names"
+
+
 def test_a_signature_too_many_is_refused() -> None:
     many = [(f"signatures/{number:040X}.asc", b"s") for number in range(MAX_SIGNATURES + 1)]
     assert len(read_bundle(pack(MEMBERS[0], *many[:-1], MEMBERS[3])).head.signatures) == 64
@@ -331,6 +378,8 @@ def test_a_manifest_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_base64_of_a_bundle_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     text = encodebytes(GOOD)
+    monkeypatch.setattr(bundle_module, "MAX_ARMOURED_SIZE", len(GOOD))
+    assert dearmour(text) == GOOD
     monkeypatch.setattr(bundle_module, "MAX_ARMOURED_SIZE", len(GOOD) - 1)
     assert "the bundle is larger than" in refusal(text, dearmour)
 
@@ -369,6 +418,7 @@ def test_a_blob_is_given_in_parts_that_are_the_whole() -> None:
     parts = list(reader.parts(manifest.blobs[0], ends))
     assert [len(part) for part in parts] == [0, 1, 1_499_999, 0, len(contents[0]) - 1_500_000]
     assert b"".join(parts) == contents[0]
+    assert reader.read(manifest.blobs[0]) == contents[0]
     assert list(reader.parts(manifest.blobs[1], [8])) == [b"the next"]
 
 
@@ -442,7 +492,7 @@ def test_reading_on_after_the_stream_has_ended_is_refused() -> None:
     "compressed",
     [
         b"not xz at all",
-        lzma.compress(b"-- text\n", lzma.FORMAT_ALONE),
+        lzma.compress(b"".join(CONTENTS), lzma.FORMAT_ALONE),
         COMPRESSED[: len(COMPRESSED) // 2],
         b"",
     ],

@@ -138,6 +138,7 @@ GAPS = [{"start": 14, "end": 15, "copy": None}, GAP]
 TWICE = [{**GAP, "start": 14, "end": 17}, GAP]
 ONLINE: Any = FULL["database"]["scripts"][1]["online"]
 LISTS = ("starts", "columns")
+ENTRY = FULL["application"]["patches"][0]["before"][0]
 
 
 def raw(value: object) -> bytes:
@@ -200,6 +201,40 @@ def test_gaps_may_lie_anywhere_but_in_runs() -> None:
     lines = [{"start": 0, "end": 3, "copy": None}, {"start": 3, "end": 9, "copy": None}]
     bare = {**FULL["database"]["scripts"][0], "runs": [], "gaps": lines}
     assert parse_manifest(at("database/scripts/0", bare)).database
+
+
+ROWS = FULL["database"]["scripts"][0]["gaps"][0]["copy"]
+
+
+def with_cuts(runs: list[int], *gaps: tuple[int, int, object]) -> bytes:
+    cut = [{"start": start, "end": end, "copy": rows} for start, end, rows in gaps]
+    return at("database/scripts/0", FULL["database"]["scripts"][0] | {"runs": runs, "gaps": cut})
+
+
+def test_a_run_may_begin_where_a_gap_ends_and_the_rows_of_its_copy_behind_it() -> None:
+    read = parse_manifest(with_cuts([0, 8, 14], (5, 8, None), (10, 14, ROWS), (18, 20, ROWS)))
+    assert read.database is not None
+    assert [gap.copy is not None for gap in read.database.scripts[0].gaps] == [False, True, True]
+
+
+@pytest.mark.parametrize("run", [8, 9, 11])
+def test_no_run_begins_within_a_gap(run: int) -> None:
+    assert refusal(with_cuts([0, run], (8, 12, ROWS))).endswith(": a run begins within a gap")
+
+
+@pytest.mark.parametrize(
+    "runs, gaps",
+    [
+        ([], [(5, 10, ROWS)]),
+        ([15], [(5, 10, ROWS)]),
+        ([0], [(5, 8, ROWS), (10, 12, ROWS)]),
+        ([0, 14], [(5, 8, None), (10, 12, ROWS)]),
+    ],
+)
+def test_rows_follow_the_copy_that_reads_them(
+    runs: list[int], gaps: list[tuple[int, int, object]]
+) -> None:
+    assert refusal(with_cuts(runs, *gaps)).endswith(": rows follow no COPY")
 
 
 def test_content_comes_in_the_order_patches_scripts_verify_scripts() -> None:
@@ -367,6 +402,7 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("application/patches/0/from", "", "from is not one line of text"),
         ("application/patches/0/before/0/path", "../x", "is not a plain relative path"),
         ("application/patches/0/before/0/path", "ETC", "differ at most in case or Unicode form"),
+        ("application/patches/0/before", [ENTRY, ENTRY | {"path": "BIN/crm"}], "at most in case"),
         ("application/patches/0/before/0/path", "etc/x", "'etc' is both a file and a folder"),
         ("application/patches/0/added", ["lib/none.py"], "adds what the tree does not have"),
         ("application/patches/0/added", ["bin/crm"], "adds what is there before"),
@@ -414,7 +450,9 @@ def test_a_value_of_another_type_is_refused_wherever_it_is(place: str, wrong: ob
         ("database/accept/0/applied", [], "has applied, or lacks it"),
         ("database/accept/0/applied", ["C" * 64], "something else than digests in applied"),
         ("database/accept/1", {**ACCEPTED, "reason": "again"}, "edited, is there twice"),
+        ("source/committed", 2**40 + 1, "committed is 1099511627777, outside"),
         ("database/rehearsal/major", 0, "major is 0, outside"),
+        ("database/rehearsal/major", 1000, "major is 1000, outside"),
         ("database/accept/0/reason", "", "reason is not one line of text"),
         ("content/compression", "gzip", "compression is 'gzip'"),
         ("content/size", 2**40, "size is 1099511627776, outside"),
@@ -424,6 +462,28 @@ def test_a_value_that_no_build_writes_is_refused_by_name(
     place: str, wrong: object, reason: str
 ) -> None:
     assert reason in refusal(at(place, wrong))
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("application/patches/0/size", 0),
+        ("database/rehearsal/major", 1),
+        ("database/rehearsal/major", 999),
+        ("source/committed", 0),
+        ("source/committed", 2**40),
+    ],
+)
+def test_the_least_and_the_greatest_value_are_read(place: str, value: int) -> None:
+    manifest = parse_manifest(at(place, value))
+    assert manifest.application is not None
+    assert manifest.database is not None
+    assert manifest.database.rehearsal is not None
+    assert value in {
+        manifest.application.patches[0].size,
+        manifest.database.rehearsal.major,
+        manifest.source.committed,
+    }
 
 
 def test_a_signature_of_the_greatest_size_is_read() -> None:

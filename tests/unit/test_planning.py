@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from installer.errors import ConfigurationError, DowngradeError, PlanDivergedError
 from installer.manifest import Accepted, Content, Database, Manifest, Online, Script, Source
-from installer.planning import pending_scripts, phases, require_none_online, require_not_older
+from installer.planning import (
+    names_to_run,
+    pending_scripts,
+    phases,
+    require_none_online,
+    require_not_older,
+)
 from installer.tree import Digest, digest_of
 
 
@@ -90,6 +96,12 @@ def test_an_edited_script_is_refused_with_both_digests() -> None:
         "digest": edited.digest,
         "reason": "…",
     }
+
+
+def test_what_to_write_for_a_name_beyond_ascii_is_read_by_toml() -> None:
+    named = script("sql/\N{PARTY POPPER}.sql")
+    _, detail = refusal(database(), applied(named))
+    assert entry(detail)["script"] == named.name
 
 
 def test_an_applied_script_that_the_release_lacks_is_refused() -> None:
@@ -195,6 +207,19 @@ def test_a_script_that_comes_earlier_now_is_told_with_the_nearest_that_it_passed
     )
 
 
+def test_a_moved_script_is_told_with_one_that_has_kept_its_place() -> None:
+    four = script("sql/4.sql")
+    release = database(four, THREE, ONE, TWO)
+    order = [ONE.name, TWO.name, THREE.name, four.name]
+    with pytest.raises(PlanDivergedError) as refused:
+        pending_scripts(release, applied(ONE, TWO, THREE, four), order)
+    told = [line for line in refused.value.detail.splitlines() if line.startswith("sql/")]
+    assert told == [
+        "sql/3.sql ran after sql/2.sql when it was released, and comes before it now",
+        "sql/4.sql ran after sql/2.sql when it was released, and comes before it now",
+    ]
+
+
 @pytest.mark.parametrize("moved", [ONE, TWO])
 def test_of_two_that_changed_places_either_may_be_the_one_that_is_accepted(moved: Script) -> None:
     release = database(TWO, ONE, THREE, accept=accepted(moved, "reordered"))
@@ -231,13 +256,24 @@ def test_phases_are_before_in_and_after_the_transaction() -> None:
         for s, when in ((THREE, "before"), (ONE, "after"))
     )
     assert phases([after, TWO, before]) == ((before,), (TWO,), (after,))
+    assert names_to_run(["sql/0.sql"], [after, TWO, before]) == [
+        "sql/0.sql",
+        before.name,
+        TWO.name,
+        after.name,
+    ]
 
 
 def test_a_policy_that_allows_no_online_script_names_those_that_there_are() -> None:
     require_none_online([ONE, TWO], "PRD")
-    online = replace(ONE, online=Online("after", repeat=False, indexes=()))
-    with pytest.raises(ConfigurationError, match=r"PRD allows no .* has sql/1\.sql"):
-        require_none_online([online, TWO], "PRD")
+    one, two = (replace(s, online=Online("after", repeat=False, indexes=())) for s in (ONE, THREE))
+    with pytest.raises(ConfigurationError) as refused:
+        require_none_online([one, TWO, two], "PRD")
+    assert str(refused.value) == (
+        "PRD allows no scripts outside of the release's transaction, and this release has "
+        "sql/1.sql, sql/3.sql"
+    )
+    assert refused.value.detail == "The policy allows them with online = true in [require.PRD]."
 
 
 def test_every_offender_is_told_at_once() -> None:

@@ -1,4 +1,5 @@
 import itertools
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -79,7 +80,7 @@ def signed(primary: str, created: int = START_2026) -> Signature:
     return Signature(primary=primary, signing=primary, created=created)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def policy() -> Policy:
     return parse_policy(TEXT.encode())
 
@@ -158,6 +159,11 @@ def test_too_few_signatures_are_refused_and_counted(
     assert reason in str(refused.value)
     assert refused.value.exit_code == 20
     assert refused.value.detail == ""
+
+
+def test_all_whose_signatures_count_are_named_where_they_are_too_few(policy: Policy) -> None:
+    with pytest.raises(SignatureError, match=r"3 of role developer, found 2 \(Ada, Bob\)$"):
+        require_signers(policy, {"developer": 3}, "it", [signed(ADA), signed(BOB)])
 
 
 def test_two_subkeys_of_one_key_count_once(policy: Policy) -> None:
@@ -250,6 +256,20 @@ def test_a_signature_that_does_not_count_is_explained(
     assert refused.value.detail == reason
 
 
+def test_times_are_told_in_utc_wherever_the_host_is(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        with pytest.raises(SignatureError) as refused:
+            authorise(policy, "QAT", [signed(OLD, RETIREMENT + 1)])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "signed on 2025-06-30 00:00:01 UTC, after 2025-06-30 00:00:00" in refused.value.detail
+
+
 def test_keys_that_the_keyring_does_not_hold_are_named(policy: Policy) -> None:
     with pytest.raises(SignatureError) as refused:
         authorise(policy, "QAT", [signed(GONE)], [EVE])
@@ -257,6 +277,22 @@ def test_keys_that_the_keyring_does_not_hold_are_named(policy: Policy) -> None:
         f"Not counted: {GONE}: Mallory (developer) is revoked",
         f"Not counted: {EVE}: a key that this host's keyring does not hold",
     ]
+
+
+@pytest.mark.parametrize(
+    "signature, forgiven",
+    [
+        (signed(OLD, RETIREMENT), True),
+        (signed(OLD, RETIREMENT + 1), False),
+        (signed(ADA), False),
+        (signed(GONE), False),
+        (signed(EVE), False),
+    ],
+)
+def test_a_softly_revoked_key_is_forgiven_to_a_retired_identity_in_its_time(
+    policy: Policy, signature: Signature, *, forgiven: bool
+) -> None:
+    assert policy.forgives(signature) is forgiven
 
 
 @pytest.mark.parametrize(
@@ -287,6 +323,12 @@ def test_a_policy_is_read_as_written(policy: Policy) -> None:
         {"developer": 2}, 1, "QAT", APPROVAL_DAYS, signed_scripts=False, layers=LAYERS
     )
     assert policy.rotation == {"developer": 2, "customer": 1}
+
+
+def test_the_greatest_serial_is_the_greatest_that_json_holds_exactly() -> None:
+    text = policy_with(identity())
+    assert parse_policy(text.replace("= 1", f"= {2**53}", 1).encode()).serial == 2**53
+    assert "outside 1.." in refusal(text.replace("= 1", f"= {2**53 + 1}", 1))
 
 
 def test_a_requirement_is_read_as_written() -> None:
@@ -361,6 +403,7 @@ def test_what_a_retired_developer_signed_may_still_be_required() -> None:
             "not_before is later than not_after",
         ),
         (policy_with(identity(key="")), "not a fingerprint of 40"),
+        (policy_with(identity(key="A\\nB")), "not a fingerprint of 40"),
         (policy_with(identity(key="A" * 16)), "a short key id can be forged"),
         (policy_with(identity(key="A" * 8)), "a short key id can be forged"),
         (policy_with(identity(key="a" * 40)), "not a fingerprint of 40"),

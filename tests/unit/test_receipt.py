@@ -1,7 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -183,3 +183,5 @@ def test_what_is_no_receipt_is_refused(change: Callable[[JSON], object], words: 
 def test_a_receipt_that_would_be_read_otherwise_is_not_written() -> None:
     with pytest.raises(MalformedError):
         write_receipt(replace(RECEIPT, host="two\nlines"))
+    with pytest.raises(MalformedError, match="read otherwise than it is meant"):
+        write_receipt(replace(RECEIPT, started=cast("int", RECEIPT.started + 0.5)))

@@ -4,6 +4,7 @@ from io import BytesIO
 
 import pytest
 
+from installer import rpm_payload
 from installer.errors import MalformedError
 from installer.rpm_payload import CPIO_MAGIC, bundle_in
 from packager.bundle_writer import write_bundle
@@ -29,3 +30,12 @@ def test_a_number_that_is_not_of_eight_digits_is_refused(place: int, number: byt
         bundle_in(rpm, HEAD)
 
     assert rpm.tell() < len(RPM) // 2  # the rest was not read
+
+
+def test_no_more_files_are_looked_at_than_a_package_of_a_release_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpm_payload, "MAX_FILES", 0)
+
+    with pytest.raises(MalformedError, match="does not have the release"):
+        bundle_in(BytesIO(RPM), HEAD)

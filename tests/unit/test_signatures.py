@@ -764,6 +764,12 @@ def test_what_is_no_keyring_of_public_keys_is_refused(people: People) -> None:
             require_binary_keyring(content, Path("keyring.pgp"))
 
 
+def test_a_keyring_that_is_gone_meanwhile_makes_no_revocation_soft(tmp_path: Path) -> None:
+    made = Signature("A" * 40, "A" * 40, 0)
+    with pytest.raises(SignatureError, match="the key that made the signature is revoked"):
+        signatures._require_soft(made, tmp_path / "keyring.pgp")
+
+
 # A release
 
 
