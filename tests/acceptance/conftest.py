@@ -9,9 +9,22 @@ from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from tests.acceptance import releases
 from tests.developers import Developers
-from tests.frontends import FRONT_ENDS, FrontEnd
+from tests.frontends import APT, DNF, FRONT_ENDS, FrontEnd
 from tests.keys import Keyring
 from tests.sites import Site
+
+IN_SOAK = {"test_faults", "test_refusals"}
+"""Files whose tests with dnf and apt are left to `make soak`: the scriptlet decides there,
+which rpm and dpkg run for them; that a front end hears of it, other files test with all four."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in IN_SOAK and isinstance(item, pytest.Function):
+            front = item.callspec.params.get("front") if hasattr(item, "callspec") else None
+            if front in {DNF, APT}:
+                item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(scope="session")
