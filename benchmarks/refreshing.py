@@ -7,7 +7,6 @@ case begins without its database, and ends when that has all rows, constraints a
 """
 
 import argparse
-import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from benchmarks.measure import in_turns, load, machine, ratio_line, ratios, tabl
 from refresher.configuration import parse_configuration
 from refresher.copying import Watch, refresh
 from tests.cluster import Cluster, private_cluster
-from tests.production import ROLES
+from tests.production import ROLES, new_mask_key
 
 SCALE = 50
 TABLES = 500
@@ -167,9 +166,7 @@ def _peak() -> int:
 def _cluster() -> Iterator[Cluster]:
     with private_cluster() as cluster:
         cluster.psql(ROLES)
-        key = cluster.folder / "mask.key"
-        key.touch(0o600)
-        key.write_text(secrets.token_hex(32), encoding="ascii")
+        new_mask_key(cluster.folder)
         for name in ("accounts", "many"):
             cluster.psql(f"CREATE DATABASE {name} OWNER crm_owner")
         command: list[str | Path] = [cluster.program("pgbench"), "-iq", "-s", str(SCALE)]

@@ -17,13 +17,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from examples.product import BROKEN, RELEASES, check_out, create_repository
-from examples.refreshing import Refreshing, new_key
+from examples.refreshing import Refreshing
 from examples.telling import chapter, refused, say, shown_lines, succeed
 from packager.installer_deb import build_installer_deb
 from packager.installer_package import build_installer
 from tests.developers import Developers
 from tests.frontends import DPKG, RPM, FrontEnd
 from tests.keys import Keyring
+from tests.production import new_mask_key
 from tests.promotion import RECEIPTS, make_key
 from tests.sites import Site
 
@@ -61,7 +62,7 @@ class Demo:
     def run(self) -> None:
         """Tell the story."""
         chapter("The developers: a git repository with tagged releases, and two keys")
-        create_repository(self.repository, self.package_key, new_key(self.folder))
+        create_repository(self.repository, self.package_key, new_mask_key(self.folder))
         say("Ada and Grace sign releases; one more key signs packages, for rpm and dnf.")
         installer = build_installer(self.folder)
         build_installer_deb(self.folder)

@@ -5,7 +5,6 @@ has the key of the masks. On PRD its role only reads, on QAT and DEV it makes da
 """
 
 import os
-import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -180,11 +179,3 @@ def service(name: str, site: Site, role: str, database: str) -> str:
     site.host.psql("SELECT pg_reload_conf()")
     sockets = f"{site.host.root}{SOCKETS}"
     return f"[{name}]\nhost={sockets}\nuser={login}\ndbname={database}\n"
-
-
-def new_key(folder: Path) -> Path:
-    """The key of the masks, which only its owner may read."""
-    file = folder / "mask.key"
-    file.touch(0o600)
-    file.write_text(secrets.token_hex(32), encoding="ascii")
-    return file

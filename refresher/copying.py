@@ -7,8 +7,8 @@ built is dropped, by this run or by the next.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from refresher.comparing import require_same_schema
 from refresher.configuration import Configuration
 from refresher.disclosure import Search, require_none_told
 from refresher.ends import target_end
-from refresher.hidden import hidden
 from refresher.identity import set_environment
 from refresher.model import TableName
 from refresher.pieces import Stream
@@ -88,7 +87,7 @@ def refresh(
     with prepared(configuration) as ready, end.session() as session:
         cluster = TargetCluster(session, names, configuration.target.owner)
         with cluster.locked():
-            search = _search(configuration, ready, watch)
+            search = _search(ready, configuration.allowed, watch)
             dropped = cluster.drop_left()
             with _new_database(cluster, names, ready):
                 report = _build(configuration, ready, names, watch)
@@ -107,13 +106,12 @@ def refresh(
     return report
 
 
-def _search(configuration: Configuration, ready: Prepared, watch: Watch) -> Search:
+def _search(ready: Prepared, allowed: Collection[str], watch: Watch) -> Search:
     """Whether the schema tells what is masked; where nothing is, there is nothing to look for."""
     if not ready.is_masked:
         return Search()
     with watch.phase("search"):
-        places = hidden(ready.source.catalog, configuration.rules)
-        return require_none_told(ready.session, places, configuration.allowed)
+        return require_none_told(ready.session, ready.hidden, allowed)
 
 
 @contextmanager
@@ -140,7 +138,7 @@ def _build(configuration: Configuration, ready: Prepared, names: Names, watch: W
         )
         try:
             rows, expected = _fill(ready, sections, session, watch)
-            residue = _residue(configuration, ready, sections, session, rows, watch)
+            residue = _residue(ready, sections, session, rows, watch)
             _complete(ready, sections, session, watch)
         finally:
             running.end()
@@ -169,7 +167,7 @@ def _fill(
 
 def _complete(ready: Prepared, sections: Sections, session: Session, watch: Watch) -> None:
     """What is made over the rows."""
-    if ready.source.large_objects and not ready.is_masked:
+    if ready.large_objects:
         with watch.phase("large objects"):
             sections.large_objects()
     with watch.phase("constraints"):
@@ -183,7 +181,7 @@ def _complete(ready: Prepared, sections: Sections, session: Session, watch: Watc
 
 
 def _copy_rows(ready: Prepared, sections: Sections, watch: Watch) -> Mapping[TableName, int]:
-    """All streams, `jobs` at a time; when one fails, all end."""
+    """All streams; returns the rows by table."""
     tables = (table for table in ready.source.catalog.tables if not table.is_partitioned)
     rows, parents = Counter({table.name: 0 for table in tables}), ready.parents
     progress = Progress(ready.bytes, watch.tell, started=time.monotonic())
@@ -194,22 +192,13 @@ def _copy_rows(ready: Prepared, sections: Sections, watch: Watch) -> Mapping[Tab
             stream, ready.snapshot, *ends, sections.running, stream.analysed(parents)
         )
 
-    with ThreadPoolExecutor(sections.jobs) as pool:
-        submitted = {pool.submit(copied, stream): stream for stream in ready.streams}
-        try:
-            for future in as_completed(submitted):
-                stream, found = submitted[future], future.result()
-                rows.update(_by_table(stream, found))
-                progress.done(stream, sum(found), time.monotonic())
-        except BaseException:
-            sections.running.end()
-            pool.shutdown(cancel_futures=True)
-            raise
+    for stream, found in sections.side_by_side(copied, ready.streams):
+        rows.update(_by_table(stream, found))
+        progress.done(stream, sum(found), time.monotonic())
     return rows
 
 
-def _residue(  # noqa: PLR0913, PLR0917 - of both sides, and of what was copied
-    configuration: Configuration,
+def _residue(
     ready: Prepared,
     sections: Sections,
     session: Session,
@@ -220,9 +209,8 @@ def _residue(  # noqa: PLR0913, PLR0917 - of both sides, and of what was copied
     if not ready.is_masked:
         return Residue()
     with watch.phase("raw values"):
-        catalog = ready.source.catalog
-        places = hidden(catalog, configuration.rules)
-        return residue_of(places, catalog, rows, sections, ready.session, session)
+        catalog, ends = ready.source.catalog, (ready.session, session)
+        return residue_of(ready.hidden, catalog, rows, sections, *ends)
 
 
 def _by_table(stream: Stream, found: tuple[int, ...]) -> Counter[TableName]:
@@ -263,7 +251,7 @@ def _report(  # noqa: PLR0913, PLR0917 - a report is of everything
         },
         bytes=ready.bytes,
         sequences=len(source.catalog.sequences),
-        large_objects=0 if ready.is_masked else source.large_objects,
+        large_objects=ready.large_objects,
         materialized_views=tuple(map(str, source.refreshed)),
         left_out=ready.left_out,
         unused=ready.unused,

@@ -15,7 +15,7 @@ from refresher.catalog import ExtensionTable, Source
 from refresher.model import Column, Table, TableName
 
 LARGE = 512 * 1024 * 1024
-"""Bytes of a piece of a large table, at least: below that it goes through one stream, frozen."""
+"""Bytes of a piece of a large table, at least: below that it is one piece, and can be frozen."""
 MASKED = 32 * 1024 * 1024
 """The same where rows are masked: that takes the source longer than the target has to load them."""
 SMALL = 8 * 1024 * 1024
@@ -42,8 +42,7 @@ class Piece:
 
     `bytes` is an estimate of what it takes on disk. No columns: all of them. `part` has a condition
     that is large, and made when it is asked for. A piece that is `sole` is all that its table is
-    to have.
-    One that is `plain` is all that its table has: COPY reads the table, and no query.
+    to have, and one that is `plain` all that its table has: COPY reads the table, and no query.
     """
 
     table: TableName

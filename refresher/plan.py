@@ -9,7 +9,7 @@ from installer.report import printable
 from refresher.classification import masked_columns, rules_of
 from refresher.configuration import Configuration
 from refresher.preparing import Prepared, prepared
-from refresher.report import called, mib
+from refresher.report import called, mib, not_done
 
 RATE = 50 * 1024 * 1024
 """Bytes of tables that a stream copies in a second, about, with their indexes made afterwards."""
@@ -38,7 +38,7 @@ def plan(configuration: Configuration) -> dict[str, Any]:
             "streams": len(ready.streams),
             "jobs": configuration.jobs,
             "sequences": len(ready.source.catalog.sequences),
-            "large_objects": 0 if ready.is_masked else ready.source.large_objects,
+            "large_objects": ready.large_objects,
             "materialized_views": [str(name) for name in ready.source.refreshed],
             "left_out": list(ready.left_out),
             "unused": list(ready.unused),
@@ -94,10 +94,7 @@ def plan_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"sequences     {document['sequences']}"
     yield f"large objects {document['large_objects']}"
     yield f"views filled  {len(document['materialized_views'])}"
-    for what in document["left_out"]:
-        yield f"not copied    {printable(what)}"
-    for rule in document["unused"]:
-        yield f"rule unused   {printable(rule)}"
+    yield from not_done(document)
     yield f"time          about {document['seconds']} s"
 
 

@@ -18,6 +18,7 @@ from refresher.closing import selected as rows_selected
 from refresher.configuration import Configuration
 from refresher.ends import End, source_end, target_end
 from refresher.errors import NotReadyError, UnclassifiedError
+from refresher.hidden import Hidden, hidden
 from refresher.identity import identity_of
 from refresher.keyed import KEY_SETTING
 from refresher.masking import Selected, read_key, selected
@@ -56,6 +57,16 @@ class Prepared:
     def is_masked(self) -> bool:
         """Whether rows go through masks; what has no rows then stays behind, as `left_out` says."""
         return KEY_SETTING in self.reading.options
+
+    @property
+    def hidden(self) -> tuple[Hidden, ...]:
+        """What masks hide."""
+        return hidden(self.source.catalog, self.rules)
+
+    @property
+    def large_objects(self) -> int:
+        """How many large objects are copied."""
+        return 0 if self.is_masked else self.source.large_objects
 
     @property
     def left_out(self) -> tuple[str, ...]:

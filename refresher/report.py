@@ -136,10 +136,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"constraints   {', '.join(valid) or 'none'}"
     for name in document["not_valid"]:
         yield f"not valid     {printable(name)}, as in the source"
-    for what in document["left_out"]:
-        yield f"not copied    {printable(what)}"
-    for rule in document["unused"]:
-        yield f"rule unused   {printable(rule)}"
+    yield from not_done(document)
     if document["fingerprints"] is None:
         yield "schema        not compared: the servers' major versions differ"
     else:
@@ -166,6 +163,14 @@ def _raw_values(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"allowed       {printable(finding)}"
     for place in document["allowed_unknown"]:
         yield f"allowed       {printable(place)}, which was not found"
+
+
+def not_done(document: Mapping[str, Any]) -> Iterator[str]:
+    """What is not copied, and rules that have nothing to mask; of a plan, too."""
+    for what in document["left_out"]:
+        yield f"not copied    {printable(what)}"
+    for rule in document["unused"]:
+        yield f"rule unused   {printable(rule)}"
 
 
 def called(database: str, environment: str | None) -> str:

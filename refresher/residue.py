@@ -11,7 +11,6 @@ target: it is a setting of both sessions, by start-up option, and is in no text 
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -145,7 +144,7 @@ def _is_few(place: Hidden, repeating: set[tuple[str, ...]]) -> bool:
 def _compared(
     digested: Sequence[Digested], catalog: Catalog, sections: Sections
 ) -> Mapping[Hidden, int]:
-    """How many rows of places have a digest that the source sent; `jobs` streams side by side."""
+    """How many rows of places have a digest that the source sent."""
     by_name = {comparison.name: comparison for comparison in _comparisons(digested)}
     pieces = (_piece(comparison, catalog) for comparison in by_name.values())
 
@@ -158,14 +157,7 @@ def _compared(
         ends = (sections.source, sections.target, sections.running)
         return pass_on(stream, sections.snapshot, *ends, before=before, after=after)
 
-    with ThreadPoolExecutor(sections.jobs) as pool:
-        submitted = [pool.submit(compared, stream) for stream in streams(pieces)]
-        try:
-            said = "".join(future.result() for future in as_completed(submitted))
-        except BaseException:
-            sections.running.end()
-            pool.shutdown(cancel_futures=True)
-            raise
+    said = "".join(words for _, words in sections.side_by_side(compared, streams(pieces)))
     found = ((digested[int(number)].place, int(count)) for number, count in _COUNT.findall(said))
     return dict(found)
 

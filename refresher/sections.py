@@ -5,15 +5,21 @@ them. So nothing is ever disabled. See pg_restore, --section.
 """
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from installer.quoting import literal
 from installer.session import Session
 from refresher.catalog import Source
 from refresher.clients import Endpoint, Running
 from refresher.model import TableName
+from refresher.pieces import Stream
+
+T = TypeVar("T")
 
 SERVICE = "--dbname=service=countersign"
 # A restored database has what the source has, but not where a host keeps it, nor who hears of it.
@@ -47,6 +53,20 @@ class Sections:
     target: Endpoint
     running: Running
     jobs: int
+
+    def side_by_side(
+        self, work: Callable[[Stream], T], streams: Iterable[Stream]
+    ) -> Iterator[tuple[Stream, T]]:
+        """Do `work` with each stream, `jobs` at a time, as they end; when one fails, all end."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            submitted = {pool.submit(work, stream): stream for stream in streams}
+            try:
+                for future in as_completed(submitted):
+                    yield submitted[future], future.result()
+            except BaseException:
+                self.running.end()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     @property
     def _archive(self) -> Path:

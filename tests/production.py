@@ -6,12 +6,29 @@ Its cluster has besides the roles of a host: `reader`, which may read all and wr
 installer's own.
 """
 
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from tests.cluster import Cluster
+from tests.cluster import Cluster, private_cluster
 from tests.hosts.cluster import installation
+
+MASKED_FILE = """\
+[refresh]
+mode = "masked"
+environment = "DEV"
+key = "/etc/countersign/mask.key"
+[source]
+service = "crm-prd"
+[target]
+service = "dev"
+database = "crm"
+owner = "crm_owner"
+"""
+"""A refresh.toml without rules, for what connects to nothing."""
 
 ROLES = """
 CREATE ROLE clerk;
@@ -137,6 +154,25 @@ def make_production(cluster: Cluster, name: str = "crm") -> None:
     cluster.new_database(name)
     cluster.psql(SCHEMA, name)
     add_ledger(cluster, name)
+
+
+@contextmanager
+def production_of(schema: str) -> Iterator[Cluster]:
+    """A cluster whose database `crm` has the objects that `schema` makes, and a ledger."""
+    with private_cluster() as cluster:
+        cluster.psql(ROLES)
+        cluster.new_database("crm")
+        cluster.psql(schema, "crm")
+        add_ledger(cluster, "crm")
+        yield cluster
+
+
+def new_mask_key(folder: Path) -> Path:
+    """A key of masks, in a file that only its owner may read."""
+    file = folder / "mask.key"
+    file.touch(0o600)
+    file.write_text(secrets.token_hex(32), encoding="ascii")
+    return file
 
 
 def add_ledger(cluster: Cluster, name: str) -> None:

@@ -15,9 +15,17 @@ from functools import partial
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from installer import deb, rpm_payload, signatures
-from installer.approval import parse_approval, parse_withdrawal, write_approval, write_withdrawal
+from installer.approval import (
+    Approval,
+    Withdrawal,
+    parse_approval,
+    parse_withdrawal,
+    write_approval,
+    write_withdrawal,
+)
 from installer.bundle import (
     BLOCK,
     MAX_ARMOURED_SIZE,
@@ -42,7 +50,7 @@ from installer.openpgp import (
     packets,
 )
 from installer.policy import HOST, Signer, authorise, parse_policy, require_signers
-from installer.receipt import parse_receipt, write_receipt
+from installer.receipt import Receipt, parse_receipt, write_receipt
 from installer.revocation import soft_revocation
 from installer.rotation import Candidate, NotAcceptedError, judge
 from installer.runs import Part, cuts
@@ -53,6 +61,8 @@ from packager.bundle_writer import write_bundle
 from packager.manifest_writer import write_manifest
 from tests.fuzz.mutations import Form, with_checksums
 from tests.fuzz.seeds import ADA, HEAD, MOMENT, POLICY
+
+Signed = TypeVar("Signed", Receipt, Approval, Withdrawal)
 
 _MOMENTS = (0, MOMENT, 2**31, 2**32 - 1)
 _ENVELOPE = Envelope(b"", ADA, MOMENT, None)
@@ -228,13 +238,7 @@ def _require_whole(script: Script) -> None:
 
 def receipt(data: bytes) -> bool:
     """What is taken can be written again, and is then read as the same receipt."""
-    try:
-        found = parse_receipt(data)
-    except MalformedError:
-        return False
-    again = parse_receipt(write_receipt(found))
-    assert replace(again, digest=found.digest) == found
-    return True
+    return same_when_written_again(data, parse_receipt, write_receipt)
 
 
 def with_fingerprints(data: bytes) -> bytes:
@@ -252,23 +256,23 @@ def with_fingerprints(data: bytes) -> bytes:
 
 def approval(data: bytes) -> bool:
     """What is taken can be written again, and is then read as the same approval."""
-    try:
-        found = parse_approval(data)
-    except MalformedError:
-        return False
-    again = parse_approval(write_approval(found))
-    assert replace(again, digest=found.digest) == found
-    return True
+    return same_when_written_again(data, parse_approval, write_approval)
 
 
 def withdrawal(data: bytes) -> bool:
     """What is taken can be written again, and is then read as the same withdrawal."""
+    return same_when_written_again(data, parse_withdrawal, write_withdrawal)
+
+
+def same_when_written_again(
+    data: bytes, parse: Callable[[bytes], Signed], write: Callable[[Signed], bytes]
+) -> bool:
+    """What a statement's reader takes is the same statement when it was written again."""
     try:
-        found = parse_withdrawal(data)
+        found = parse(data)
     except MalformedError:
         return False
-    again = parse_withdrawal(write_withdrawal(found))
-    assert replace(again, digest=found.digest) == found
+    assert replace(parse(write(found)), digest=found.digest) == found
     return True
 
 

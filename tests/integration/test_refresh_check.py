@@ -15,6 +15,7 @@ from refresher.classification import masked_columns
 from tests.cluster import Cluster
 from tests.keys import Keyring
 from tests.product import Product
+from tests.production import MASKED_FILE
 
 pytestmark = pytest.mark.integration
 
@@ -38,21 +39,14 @@ to = "{to}"
 from = {starts}
 scripts = ["sql/*.sql"]
 """
-MASKED = """\
-[refresh]
-mode = "masked"
-environment = "DEV"
-key = "/etc/countersign/mask.key"
-[source]
-service = "crm-prd"
-[target]
-service = "dev"
-database = "crm"
-owner = "crm_owner"
+MASKED = (
+    MASKED_FILE
+    + """\
 [columns."crm.customer"]
 id = { class = "integer", domain = "customer" }
 mail = { class = "email", domain = "mail" }
 """
+)
 ALL = (
     MASKED
     + """\

@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import secrets
 import signal
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, private_cluster
-from tests.production import ROLES, add_ledger
+from tests.cluster import Cluster
+from tests.production import new_mask_key, production_of
 
 pytestmark = pytest.mark.integration
 
@@ -78,9 +77,7 @@ class Desk:
 
     def write_masked(self, rules: str = RULES) -> None:
         """A refresh.toml for DEV, by hand but for what `init` writes for any file."""
-        key = self.folder / "mask.key"
-        key.touch(0o600)
-        key.write_text(secrets.token_hex(32))
+        key = new_mask_key(self.folder)
         self.init("copy", "DEV")
         file = self.folder / "refresh.toml"
         masked = f'mode = "masked"\nkey = "{key}"'
@@ -89,11 +86,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Cluster]:
-    with private_cluster() as cluster:
-        cluster.psql(ROLES)
-        cluster.new_database("crm")
-        cluster.psql(SCHEMA, "crm")
-        add_ledger(cluster, "crm")
+    with production_of(SCHEMA) as cluster:
         yield cluster
 
 

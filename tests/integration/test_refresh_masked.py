@@ -2,7 +2,6 @@
 
 import json
 import re
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from refresher.configuration import Configuration, parse_configuration
 from refresher.copying import Watch, refresh
 from refresher.errors import RefreshFileError, UnclassifiedError
 from refresher.report import Report
-from tests.cluster import Cluster, private_cluster
-from tests.production import ROLES, add_ledger
+from tests.cluster import Cluster
+from tests.production import new_mask_key, production_of
 
 pytestmark = pytest.mark.integration
 
@@ -49,11 +48,7 @@ SUBSET = '[[subset]]\ntable = "public.customer"\nwhere = "region = \'EU\'"\n'
 @pytest.fixture(scope="module")
 def server() -> Iterator[Cluster]:
     """PRD, and DEV on the same cluster, which tells all that it is asked."""
-    with private_cluster() as cluster:
-        cluster.psql(ROLES)
-        cluster.new_database("crm")
-        cluster.psql(SCHEMA, "crm")
-        add_ledger(cluster, "crm")
+    with production_of(SCHEMA) as cluster:
         cluster.psql("ALTER SYSTEM SET log_statement = 'all'")
         cluster.psql("SELECT pg_reload_conf()")
         yield cluster
@@ -61,10 +56,7 @@ def server() -> Iterator[Cluster]:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    file = tmp_path / "mask.key"
-    file.touch(0o600)
-    file.write_text(secrets.token_hex(32))
-    return file
+    return new_mask_key(tmp_path)
 
 
 def head(server: Cluster, key: Path) -> str:

@@ -25,8 +25,8 @@ from refresher.preparing import prepared
 from refresher.report import Report, lines
 from refresher.residue import residue_of
 from refresher.sections import SERVICE, Sections
-from tests.cluster import Cluster, private_cluster
-from tests.production import ROLES, add_ledger
+from tests.cluster import Cluster
+from tests.production import new_mask_key, production_of
 
 pytestmark = pytest.mark.integration
 
@@ -73,11 +73,7 @@ OLD = "CREATE TABLE old (a int); INSERT INTO old VALUES (1)"
 @pytest.fixture(scope="module")
 def server() -> Iterator[Cluster]:
     """PRD, and DEV on the same cluster, which tells all that it is asked."""
-    with private_cluster() as cluster:
-        cluster.psql(ROLES)
-        cluster.new_database("crm")
-        cluster.psql(SCHEMA, "crm")
-        add_ledger(cluster, "crm")
+    with production_of(SCHEMA) as cluster:
         cluster.psql("ALTER SYSTEM SET log_statement = 'all'")
         cluster.psql("SELECT pg_reload_conf()")
         yield cluster
@@ -85,10 +81,7 @@ def server() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("key") / "mask.key"
-    file.touch(0o600)
-    file.write_text(secrets.token_hex(32))
-    return file
+    return new_mask_key(tmp_path_factory.mktemp("key"))
 
 
 @pytest.fixture

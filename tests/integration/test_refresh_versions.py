@@ -4,7 +4,6 @@ Three majors: the one that is installed, and two that a pinned wheel brings alon
 """
 
 import re
-import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -22,7 +21,13 @@ from refresher.errors import NotReadyError
 from refresher.report import Report
 from tests.cluster import BROUGHT, Cluster, brought, private_cluster
 from tests.hosts.cluster import installation
-from tests.production import EXTENSION, ROLES, make_production, programs_with_extension
+from tests.production import (
+    EXTENSION,
+    ROLES,
+    make_production,
+    new_mask_key,
+    programs_with_extension,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -139,10 +144,7 @@ def servers(all_servers: Servers) -> Iterator[Servers]:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    file = tmp_path / "mask.key"
-    file.touch(0o600)
-    file.write_text(secrets.token_hex(32))
-    return file
+    return new_mask_key(tmp_path)
 
 
 def configuration(

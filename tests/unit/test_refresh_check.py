@@ -10,20 +10,9 @@ from packager.sqlcolumns import play, statements
 from packager.sqlrules import LONGEST
 from refresher.checking import Added, check
 from refresher.errors import RefreshFileError, UnclassifiedError
+from tests.production import MASKED_FILE
 
-MASKED = """\
-[refresh]
-mode = "masked"
-environment = "DEV"
-key = "/etc/countersign/mask.key"
-[source]
-service = "crm-prd"
-[target]
-service = "dev"
-database = "crm"
-owner = "crm_owner"
-"""
-COPY = MASKED.replace("masked", "copy").replace('key = "/etc/countersign/mask.key"\n', "")
+COPY = MASKED_FILE.replace("masked", "copy").replace('key = "/etc/countersign/mask.key"\n', "")
 
 
 def added(*scripts: str, released: int = 0) -> list[str]:
@@ -190,7 +179,7 @@ def columns(*names: str) -> Iterable[Added]:
         yield "sql/7.sql", line, schema, table, column
 
 
-def write(folder: Path, rules: str, text: str = MASKED) -> None:
+def write(folder: Path, rules: str, text: str = MASKED_FILE) -> None:
     (folder / "refresh.toml").write_text(text + rules, encoding="utf-8")
 
 
